@@ -1,0 +1,1 @@
+"""The contract that operator, shard, simulator and command line share: resources, sharding maths, Discord constants."""

@@ -1,0 +1,173 @@
+"""Constants of Discord's gateway, API v10.
+
+Source: Discord developer docs, *Gateway*, *Gateway Events* and *Opcodes and Status Codes*.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from typing import Final
+
+API_VERSION: Final = 10
+API_URL: Final = f"https://discord.com/api/v{API_VERSION}"
+USER_AGENT: Final = "DiscordBot (https://shardwright.dev, 0.1.0)"
+
+IDENTIFY_WINDOW: Final = 5.0
+"""Seconds in which each bucket takes one identify (Gateway > Rate Limiting)."""
+SEND_LIMIT: Final = 120
+"""Messages a connection may send in `SEND_WINDOW` seconds, heartbeats included."""
+SEND_WINDOW: Final = 60.0
+MAX_SEND_BYTES: Final = 4096
+MAX_GUILDS_PER_SHARD: Final = 2_500
+
+
+class Opcode(IntEnum):
+    """Gateway opcodes that bots send or receive."""
+
+    DISPATCH = 0
+    HEARTBEAT = 1
+    IDENTIFY = 2
+    PRESENCE_UPDATE = 3
+    VOICE_STATE_UPDATE = 4
+    RESUME = 6
+    RECONNECT = 7
+    REQUEST_GUILD_MEMBERS = 8
+    INVALID_SESSION = 9
+    HELLO = 10
+    HEARTBEAT_ACK = 11
+    REQUEST_SOUNDBOARD_SOUNDS = 31
+    REQUEST_CHANNEL_INFO = 43
+
+
+class CloseCode(IntEnum):
+    """Close codes of the gateway (4006, 4015 and 4016 are undocumented, but seen)."""
+
+    UNKNOWN_ERROR = 4000
+    UNKNOWN_OPCODE = 4001
+    DECODE_ERROR = 4002
+    NOT_AUTHENTICATED = 4003
+    AUTHENTICATION_FAILED = 4004
+    ALREADY_AUTHENTICATED = 4005
+    SESSION_NO_LONGER_VALID = 4006
+    INVALID_SEQUENCE = 4007
+    RATE_LIMITED = 4008
+    SESSION_TIMED_OUT = 4009
+    INVALID_SHARD = 4010
+    SHARDING_REQUIRED = 4011
+    INVALID_API_VERSION = 4012
+    INVALID_INTENTS = 4013
+    DISALLOWED_INTENTS = 4014
+    USER_ONLY = 4015
+    CONSOLE_ONLY = 4016
+
+
+FATAL_CLOSE_CODES: Final = frozenset(
+    {
+        CloseCode.AUTHENTICATION_FAILED,
+        CloseCode.INVALID_SHARD,
+        CloseCode.SHARDING_REQUIRED,
+        CloseCode.INVALID_API_VERSION,
+        CloseCode.INVALID_INTENTS,
+        CloseCode.DISALLOWED_INTENTS,
+        CloseCode.USER_ONLY,
+        CloseCode.CONSOLE_ONLY,
+    }
+)
+"""Codes after which reconnecting never helps: what caused them must change first."""
+
+CLOSE_RESUMABLE: Final = CloseCode.UNKNOWN_ERROR
+"""What we close with when the session shall live on: 1000 and 1001 would end it."""
+CLOSE_NORMAL: Final = 1000
+"""What we close with when the bot shall go offline."""
+
+
+class Intent(IntFlag):
+    """Gateway intents (Gateway > Gateway Intents)."""
+
+    GUILDS = 1 << 0
+    GUILD_MEMBERS = 1 << 1
+    GUILD_MODERATION = 1 << 2
+    GUILD_EXPRESSIONS = 1 << 3
+    GUILD_INTEGRATIONS = 1 << 4
+    GUILD_WEBHOOKS = 1 << 5
+    GUILD_INVITES = 1 << 6
+    GUILD_VOICE_STATES = 1 << 7
+    GUILD_PRESENCES = 1 << 8
+    GUILD_MESSAGES = 1 << 9
+    GUILD_MESSAGE_REACTIONS = 1 << 10
+    GUILD_MESSAGE_TYPING = 1 << 11
+    DIRECT_MESSAGES = 1 << 12
+    DIRECT_MESSAGE_REACTIONS = 1 << 13
+    DIRECT_MESSAGE_TYPING = 1 << 14
+    MESSAGE_CONTENT = 1 << 15
+    GUILD_SCHEDULED_EVENTS = 1 << 16
+    AUTO_MODERATION_CONFIGURATION = 1 << 20
+    AUTO_MODERATION_EXECUTION = 1 << 21
+    GUILD_MESSAGE_POLLS = 1 << 24
+    DIRECT_MESSAGE_POLLS = 1 << 25
+
+
+PRIVILEGED_INTENTS: Final = Intent.GUILD_MEMBERS | Intent.GUILD_PRESENCES | Intent.MESSAGE_CONTENT
+
+_ALWAYS = (
+    "READY RESUMED RATE_LIMITED APPLICATION_COMMAND_PERMISSIONS_UPDATE INTERACTION_CREATE USER_UPDATE "
+    "VOICE_SERVER_UPDATE ENTITLEMENT_CREATE ENTITLEMENT_UPDATE ENTITLEMENT_DELETE SUBSCRIPTION_CREATE "
+    "SUBSCRIPTION_UPDATE SUBSCRIPTION_DELETE GUILD_MEMBERS_CHUNK SOUNDBOARD_SOUNDS CHANNEL_INFO"
+)
+_MESSAGES = "MESSAGE_CREATE MESSAGE_UPDATE MESSAGE_DELETE"
+_REACTIONS = "MESSAGE_REACTION_ADD MESSAGE_REACTION_REMOVE MESSAGE_REACTION_REMOVE_ALL MESSAGE_REACTION_REMOVE_EMOJI"
+_POLLS = "MESSAGE_POLL_VOTE_ADD MESSAGE_POLL_VOTE_REMOVE"
+
+_GATED: dict[Intent, str] = {
+    Intent.GUILDS: (
+        "GUILD_CREATE GUILD_UPDATE GUILD_DELETE GUILD_ROLE_CREATE GUILD_ROLE_UPDATE GUILD_ROLE_DELETE "
+        "CHANNEL_CREATE CHANNEL_UPDATE CHANNEL_DELETE CHANNEL_PINS_UPDATE THREAD_CREATE THREAD_UPDATE THREAD_DELETE "
+        "THREAD_LIST_SYNC THREAD_MEMBER_UPDATE THREAD_MEMBERS_UPDATE STAGE_INSTANCE_CREATE STAGE_INSTANCE_UPDATE "
+        "STAGE_INSTANCE_DELETE VOICE_CHANNEL_STATUS_UPDATE VOICE_CHANNEL_START_TIME_UPDATE"
+    ),
+    Intent.GUILD_MEMBERS: "GUILD_MEMBER_ADD GUILD_MEMBER_UPDATE GUILD_MEMBER_REMOVE THREAD_MEMBERS_UPDATE",
+    Intent.GUILD_MODERATION: "GUILD_AUDIT_LOG_ENTRY_CREATE GUILD_BAN_ADD GUILD_BAN_REMOVE",
+    Intent.GUILD_EXPRESSIONS: (
+        "GUILD_EMOJIS_UPDATE GUILD_STICKERS_UPDATE GUILD_SOUNDBOARD_SOUND_CREATE GUILD_SOUNDBOARD_SOUND_UPDATE "
+        "GUILD_SOUNDBOARD_SOUND_DELETE GUILD_SOUNDBOARD_SOUNDS_UPDATE"
+    ),
+    Intent.GUILD_INTEGRATIONS: ("GUILD_INTEGRATIONS_UPDATE INTEGRATION_CREATE INTEGRATION_UPDATE INTEGRATION_DELETE"),
+    Intent.GUILD_WEBHOOKS: "WEBHOOKS_UPDATE",
+    Intent.GUILD_INVITES: "INVITE_CREATE INVITE_DELETE",
+    Intent.GUILD_VOICE_STATES: "VOICE_STATE_UPDATE VOICE_CHANNEL_EFFECT_SEND",
+    Intent.GUILD_PRESENCES: "PRESENCE_UPDATE",
+    Intent.GUILD_MESSAGES: f"{_MESSAGES} MESSAGE_DELETE_BULK",
+    Intent.GUILD_MESSAGE_REACTIONS: _REACTIONS,
+    Intent.GUILD_MESSAGE_TYPING: "TYPING_START",
+    Intent.DIRECT_MESSAGES: f"{_MESSAGES} CHANNEL_PINS_UPDATE",
+    Intent.DIRECT_MESSAGE_REACTIONS: _REACTIONS,
+    Intent.DIRECT_MESSAGE_TYPING: "TYPING_START",
+    Intent.GUILD_SCHEDULED_EVENTS: (
+        "GUILD_SCHEDULED_EVENT_CREATE GUILD_SCHEDULED_EVENT_UPDATE GUILD_SCHEDULED_EVENT_DELETE "
+        "GUILD_SCHEDULED_EVENT_USER_ADD GUILD_SCHEDULED_EVENT_USER_REMOVE"
+    ),
+    Intent.AUTO_MODERATION_CONFIGURATION: (
+        "AUTO_MODERATION_RULE_CREATE AUTO_MODERATION_RULE_UPDATE AUTO_MODERATION_RULE_DELETE"
+    ),
+    Intent.AUTO_MODERATION_EXECUTION: "AUTO_MODERATION_ACTION_EXECUTION",
+    Intent.GUILD_MESSAGE_POLLS: _POLLS,
+    Intent.DIRECT_MESSAGE_POLLS: _POLLS,
+}
+
+EVENTS_ALWAYS_SENT: Final = frozenset(_ALWAYS.split())
+EVENTS_BY_INTENT: Final = {intent: frozenset(names.split()) for intent, names in _GATED.items()}
+EVENT_NAMES: Final = EVENTS_ALWAYS_SENT.union(*EVENTS_BY_INTENT.values())
+"""Every documented dispatch name. Discord adds names: an unknown one is forwarded, never refused."""
+
+
+def intent_bits(names: list[str], extra_bits: int = 0) -> int:
+    """Add up intents by name. Raise KeyError on a name that Discord does not have."""
+    bits = extra_bits
+    for name in names:
+        bits |= Intent[name]
+    return bits
+
+
+def intent_names(bits: int) -> list[str]:
+    """Name the known intents in `bits`, lowest bit first."""
+    return [intent.name or "" for intent in Intent if bits & intent]
