@@ -106,11 +106,20 @@ class Reader:
 class Journal:
     """The pod's bounded list of events. `full` above `limit` bytes, until below half of it."""
 
-    def __init__(self, *, limit: int, on_room: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        *,
+        limit: int,
+        on_full: Callable[[], None] = lambda: None,
+        on_room: Callable[[], None] = lambda: None,
+        on_empty: Callable[[], None] = lambda: None,
+    ) -> None:
         self._batches: deque[Batch] = deque()
         self._readers: list[Reader] = []
         self._wakes: list[Callable[[], None]] = []
+        self._on_full = on_full
         self._on_room = on_room
+        self._on_empty = on_empty
         self._limit = limit
         self.end = 0
         self.size = 0
@@ -129,9 +138,11 @@ class Journal:
         self._batches.append(batch)
         self.end = batch.end
         self.size += batch.size
-        self.full = self.full or self.size > self._limit
         for wake in self._wakes:
             wake()
+        if self.size > self._limit and not self.full:
+            self.full = True
+            self._on_full()
 
     def since(self, position: int, limit: int) -> list[Batch]:
         """Give batches from `position` on, oldest first, about `limit` events; the first is cut where it began earlier."""
@@ -160,6 +171,8 @@ class Journal:
         if self.full and self.size <= self._limit // 2:
             self.full = False
             self._on_room()
+        if not self._batches:
+            self._on_empty()
 
     def statistics(self) -> dict[str, int]:
         """Give `events` and `bytes` that stand here."""

@@ -1,0 +1,387 @@
+"""The pod: holds a shard range, or stands by for it, and reports truthfully which.
+
+Theory of operation. `run` goes round two phases. *Standing by*: the sinks are connected, the pod says so in the
+ShardRange, and waits until the operator makes it active and the range is free; then it becomes the holder by
+compare-and-swap. *Holding*: one `Shard` per shard id, each from its row in the checkpoint; a reporter writes heartbeat,
+states and cursors every few seconds, and at once when a state changes. Holding ends when
+
+* the operator makes another pod active: sessions close with 4000, the final cursors are written, the pod stands by;
+* the pod is told to stop (SIGTERM): the same, and it ends; where the DiscordGateway is gone the sessions are closed
+  with 1000, so that the bot goes offline;
+* the ShardRange vanishes: likewise, by whether the DiscordGateway is still there;
+* another pod turns out to hold the range: sockets are closed with 4000 and nothing is written.
+
+While the cluster's API is away the pod goes on with what it last saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable
+from enum import Enum, auto
+from typing import Final
+
+from shardwright_api.resources import ShardState, ShardStatus, SinkStatus
+from shardwright_shard.coordination.base import Coordinator, View
+from shardwright_shard.errors import CoordinatorUnavailable, NotHolder, RangeGone
+from shardwright_shard.identify_gate import IdentifyGate
+from shardwright_shard.journal import Journal, Source
+from shardwright_shard.session import Resumable, Session, SessionConfig
+from shardwright_shard.session_table import Input
+from shardwright_shard.shard import Shard, Surroundings
+from shardwright_shard.sinks.base import Sink
+
+log = logging.getLogger(__name__)
+
+MEMORY_LIMIT: Final = 64 * 1024 * 1024
+"""Bytes of events that may wait for the sinks before reading pauses."""
+DRAIN_TIMEOUT: Final = 10.0
+"""Seconds that a release waits for the sinks to acknowledge what has been read."""
+REPORT_SPACING: Final = 0.25
+"""Seconds between two reports at the least."""
+SINK_CHECK: Final = 0.1
+"""Seconds between two looks at whether the sinks are available."""
+
+
+class _End(Enum):
+    """Why holding ended."""
+
+    RELEASED = auto()
+    STOPPED = auto()
+    LOST = auto()
+    GONE = auto()
+
+
+class Pod:
+    """One pod of one range. `random` in [0, 1) and the token are passed in; the loop's clock is used."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        *,
+        make_sinks: Callable[[View], list[Sink]],
+        read_token: Callable[[], str],
+        random: Callable[[], float],
+        tls: ssl.SSLContext,
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> None:
+        self.coordinator = coordinator
+        self._empty = asyncio.Event()
+        self.journal = Journal(
+            limit=memory_limit,
+            on_full=self._pause_reading,
+            on_room=self._resume_reading,
+            on_empty=self._empty.set,
+        )
+        self.shards: list[Shard] = []
+        self.sinks: list[Sink] = []
+        self.reports_failed = 0
+        self._make_sinks = make_sinks
+        self._read_token = read_token
+        self._random = random
+        self._tls = tls
+        self._stop = asyncio.Event()
+        self._dirty = asyncio.Event()
+        self._fatal = asyncio.Event()
+
+    # --- what others ask ----------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether every shard is READY or RESUMED, as the holder, and every sink takes events."""
+        rows = [shard.status() for shard in self.shards]
+        return bool(rows) and all(row.state is ShardState.READY for row in rows) and self.sinks_obstacle() is None
+
+    def why_not_ready(self) -> str:
+        """Say in a line why the pod is not ready; empty if it is."""
+        if not self.shards:
+            return "standing by: another pod holds the range, or none yet"
+        states = [f"shard {row.id} {row.state}" for row in self._rows() if row.state is not ShardState.READY]
+        sinks = self.sinks_obstacle()
+        return "; ".join([*states, *([sinks] if sinks else [])])
+
+    def sinks_obstacle(self) -> str | None:
+        """Say which sink does not take events; None if all do."""
+        away = [f"{sink.name}: {sink.message}" for sink in self.sinks if not sink.available]
+        return f"sinks not available ({'; '.join(away)})" if away else None
+
+    def stop(self) -> None:
+        """End the pod: SIGTERM."""
+        self._stop.set()
+
+    # --- the two phases -----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Stand by and hold until stopped. Raise `RangeGone` at once where there is no range."""
+        await self._start()
+        async with self._running_sinks():
+            while not self._stop.is_set():
+                try:
+                    if await self._stand_by():
+                        await self._hold()
+                except RangeGone:
+                    log.warning("the ShardRange is gone: waiting for the pod to be deleted")
+                    await self._stop.wait()
+        await self.coordinator.close()
+
+    async def _start(self) -> None:
+        while True:
+            try:
+                return await self.coordinator.start()
+            except CoordinatorUnavailable as error:
+                log.warning("the cluster's API is not available", extra={"error": str(error)})
+                await _first(self._stop.wait(), seconds=2.0)
+                if self._stop.is_set():
+                    raise
+
+    @contextlib.asynccontextmanager
+    async def _running_sinks(self) -> AsyncIterator[None]:
+        self.sinks = self._make_sinks(self.coordinator.view)
+        for sink in self.sinks:
+            sink.attach(self.journal.reader(sink.wake))
+        tasks = [asyncio.create_task(sink.run(), name=f"sink {sink.name}") for sink in self.sinks]
+        watch = asyncio.create_task(self._watch_sinks(), name="sinks' state")
+        try:
+            yield
+        finally:
+            for task in [watch, *tasks]:
+                task.cancel()
+            await asyncio.gather(watch, *tasks, return_exceptions=True)
+
+    async def _stand_by(self) -> bool:
+        """Wait until this pod holds the range; False if it is stopped first."""
+        while not self._stop.is_set():
+            try:
+                if self.coordinator.view.active and await self.coordinator.take():
+                    log.info("holding the range", extra={"range": self._range_text()})
+                    return True
+                await self.coordinator.report_standby(sinks_available=self.sinks_obstacle() is None)
+            except CoordinatorUnavailable as error:
+                log.warning("the cluster's API is not available", extra={"error": str(error)})
+            await _first(self._stop.wait(), self.coordinator.changed(), seconds=self._heartbeat())
+        return False
+
+    async def _hold(self) -> None:
+        """Run the shards until another pod is to hold the range, or this one is stopped."""
+        self._make_shards()
+        tasks = [asyncio.create_task(shard.run(), name=f"shard {shard.id}") for shard in self.shards]
+        reporter = asyncio.create_task(self._report_for_ever(), name="reporter")
+        parker = asyncio.create_task(self._forfeit_on_fatal(), name="parker")
+        try:
+            end = await self._until_over([reporter, *tasks])
+            reporter.cancel()
+            await self._end_holding(end)
+        finally:
+            for task in [reporter, parker, *tasks]:
+                task.cancel()
+            await asyncio.gather(reporter, parker, *tasks, return_exceptions=True)
+            for shard in self.shards:
+                shard.stop_timer()
+            self.shards = []
+
+    async def _until_over(self, tasks: list[asyncio.Task[None]]) -> _End:
+        while True:
+            if self._stop.is_set():
+                return _End.STOPPED
+            if not self.coordinator.view.active:
+                return _End.RELEASED
+            if any(task.done() for task in tasks):
+                return self._why_ended(tasks)
+            try:
+                await _first(self._stop.wait(), self.coordinator.changed(), *(_done(task) for task in tasks))
+            except RangeGone:
+                return _End.GONE
+            self._nudge_shards()
+
+    @staticmethod
+    def _why_ended(tasks: list[asyncio.Task[None]]) -> _End:
+        for task in tasks:
+            if task.done() and (error := task.exception()) is not None:
+                if isinstance(error, NotHolder):
+                    return _End.LOST
+                if isinstance(error, RangeGone):
+                    return _End.GONE
+                raise error
+        return _End.LOST
+
+    async def _end_holding(self, end: _End) -> None:
+        log.info("giving the range up", extra={"why": end.name.lower()})
+        offline = end in {_End.STOPPED, _End.GONE} and await self._gateway_gone()
+        for shard in self.shards:
+            shard.end(Input.DELETE if offline else Input.DRAIN)
+        await self._until_acknowledged()
+        await self._until_closed()
+        if end in {_End.RELEASED, _End.STOPPED} and not offline:
+            await self._release()
+
+    async def _gateway_gone(self) -> bool:
+        try:
+            return await self.coordinator.gateway_gone()
+        except CoordinatorUnavailable:
+            return False
+
+    async def _until_acknowledged(self) -> None:
+        """Give the sinks a moment to acknowledge what has been read: what is not, is replayed to the next holder."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_TIMEOUT):
+                while self.journal.size:
+                    self._empty.clear()
+                    await self._empty.wait()
+
+    async def _until_closed(self) -> None:
+        ended = [shard.connection.ended for shard in self.shards if shard.connection is not None]
+        if ended:
+            await asyncio.wait(ended, timeout=2.0)
+
+    async def _release(self) -> None:
+        try:
+            await self.coordinator.release(self._rows(), self._sink_rows())
+        except (CoordinatorUnavailable, NotHolder, RangeGone) as error:
+            log.warning("the final cursors were not written", extra={"error": str(error)})
+
+    # --- holding ------------------------------------------------------------------------------------------------
+
+    def _make_shards(self) -> None:
+        view = self.coordinator.view
+        spec = view.spec
+        around = Surroundings(
+            coordinator=self.coordinator,
+            journal=self.journal,
+            gate=IdentifyGate(self.coordinator),
+            gateway_url=spec.config.gateway_url,
+            tls=self._tls,
+            read_token=self._read_token,
+            sinks_obstacle=self.sinks_obstacle,
+            changed=self._shard_changed,
+            fatal=self._fatal.set,
+        )
+        rows = {row.id: row for row in view.status.shards}
+        self.shards = [self._make_shard(shard, rows.get(shard), around) for shard in range(spec.first, spec.last + 1)]
+        for shard in range(spec.first, spec.last + 1):
+            self.coordinator.watch_bucket(around.gate.bucket(shard))
+
+    def _make_shard(self, shard: int, row: ShardStatus | None, around: Surroundings) -> Shard:
+        spec = self.coordinator.view.spec
+        config = SessionConfig(
+            bot=spec.bot_id,
+            shard=shard,
+            total=spec.total,
+            intents=spec.config.intents,
+            compression=spec.config.compression,
+            presence=spec.config.presence,
+            large_threshold=spec.config.large_threshold,
+        )
+        session = Session(config, random=self._random, resumable=_resumable(config, row))
+        if row is not None:
+            session.guilds = row.guilds
+        return Shard(session, around)
+
+    async def _report_for_ever(self) -> None:
+        """Write heartbeat, states and cursors: every few seconds, and soon after a change of state."""
+        while True:
+            self._dirty.clear()
+            rows = self._rows()
+            try:
+                await self.coordinator.report(rows, self._sink_rows())
+                self._note_stored(rows)
+            except CoordinatorUnavailable as error:
+                self.reports_failed += 1
+                log.warning("cannot write the heartbeat", extra={"error": str(error)})
+            await asyncio.sleep(REPORT_SPACING)
+            await _first(self._dirty.wait(), seconds=self._heartbeat())
+
+    def _note_stored(self, rows: list[ShardStatus]) -> None:
+        for shard, row in zip(self.shards, rows, strict=True):
+            resumable = shard.session.resumable
+            if resumable is not None and resumable.source.session == row.session:
+                shard.session.stored = row.seq or None
+
+    async def _forfeit_on_fatal(self) -> None:
+        """Give up the open grants after a fatal close code: a new grant is then the sign to try again."""
+        while True:
+            await self._fatal.wait()
+            try:
+                await self.coordinator.forfeit()
+                self._fatal.clear()
+            except CoordinatorUnavailable:
+                await asyncio.sleep(1.0)
+
+    async def _watch_sinks(self) -> None:
+        """Tell reporter and shards when a sink comes or goes."""
+        before: list[tuple[bool, str]] = []
+        while True:
+            now = [(sink.available, sink.message) for sink in self.sinks]
+            if now != before:
+                before = now
+                self._log_sinks()
+                self._shard_changed()
+                self._nudge_shards()
+            await asyncio.sleep(SINK_CHECK)
+
+    def _log_sinks(self) -> None:
+        for sink in self.sinks:
+            log.info(
+                "sink available" if sink.available else "sink away", extra={"sink": sink.name, "reason": sink.message}
+            )
+
+    def _rows(self) -> list[ShardStatus]:
+        return [shard.status() for shard in self.shards]
+
+    def _sink_rows(self) -> list[SinkStatus]:
+        return [
+            SinkStatus(name=sink.name, available=sink.available, message=sink.message[:1000]) for sink in self.sinks
+        ]
+
+    def _shard_changed(self) -> None:
+        self._dirty.set()
+
+    def _nudge_shards(self) -> None:
+        for shard in self.shards:
+            shard.nudge()
+
+    def _pause_reading(self) -> None:
+        log.warning("the buffer is full: reading pauses", extra=self.journal.statistics())
+        for shard in self.shards:
+            shard.pause()
+
+    def _resume_reading(self) -> None:
+        for shard in self.shards:
+            shard.resume()
+
+    def _heartbeat(self) -> float:
+        return self.coordinator.view.spec.config.heartbeat_seconds
+
+    def _range_text(self) -> str:
+        spec = self.coordinator.view.spec
+        return f"{spec.first}-{spec.last} of {spec.total}"
+
+
+def _resumable(config: SessionConfig, row: ShardStatus | None) -> Resumable | None:
+    """Make a session from its checkpoint; None, with a log line, where it would not be legal to resume it."""
+    if row is None or row.session is None or row.url is None or row.compression is None:
+        return None
+    if row.intents != config.intents:
+        log.info("the checkpoint has other intents: a new session is needed", extra={"shard": config.shard})
+        return None
+    seq = row.seq or 0
+    source = Source(bot=config.bot, shard=config.shard, total=config.total, session=row.session, acked=seq)
+    return Resumable(source=source, url=row.url, seq=seq, intents=row.intents, compression=row.compression)
+
+
+async def _done(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task])
+
+
+async def _first(*waits: object, seconds: float | None = None) -> None:
+    """Wait until the first of several waits is over, or for some seconds; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[call-overload]
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
