@@ -1,0 +1,40 @@
+# Every target sets itself up on a fresh machine: Python >= 3.11 is all that must be there.
+# A real Kubernetes node is built and started where one is needed (tests/cluster/testbed/README.md).
+
+PYTHON ?= python3
+BIN := .venv/bin
+CLUSTER ?= bed
+TESTS ?= tests
+
+.PHONY: demo test lint lock clean help
+
+help:  ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 8
+
+demo: .venv/.ready  ## the whole road: a DiscordGateway on a real node, events in a JetStream stream (CLUSTER=current: your kubectl context)
+	@$(BIN)/python -m tests.cluster.demo --cluster $(CLUSTER)
+
+test: lint  ## everything: lint, unit, component, and cluster tests on a real node
+	@$(BIN)/python -m pytest $(TESTS)
+
+lint: .venv/.ready  ## ruff, mypy strict, import-linter, codespell, generated files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/codespell
+	@$(BIN)/python tools/sync_crds.py --check
+
+lock:  ## pin the requirement files anew
+	@tools/lock
+
+.venv/.ready: pyproject.toml requirements-dev.txt
+	@echo "setting up .venv (about a minute the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --require-hashes --requirement requirements-dev.txt
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean:  ## stop the test bed, remove what is built here
+	@$(PYTHON) tests/cluster/testbed down
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
