@@ -44,7 +44,7 @@ class Coordinator(Protocol):
     async def take(self) -> bool:
         """Become the holder by compare-and-swap, if active and the range is free or fenced; say whether we hold it."""
 
-    async def report(self, shards: list[ShardStatus], sinks: list[SinkStatus]) -> None:
+    async def report(self, shards: list[ShardStatus], sinks: list[SinkStatus], *, spool_bytes: int = 0) -> None:
         """Write heartbeat, states and checkpoint as the holder. Raise `NotHolder` if another pod holds the range."""
 
     async def report_standby(self, *, sinks_available: bool) -> None:

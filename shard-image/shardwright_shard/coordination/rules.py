@@ -1,0 +1,42 @@
+"""What a pod may do to its ShardRange, decided from one state of the object: pure, shared by all implementations.
+
+Every write that rests on one of these answers is conditional on the state that was judged, so an answer may be stale
+but never wrong: the write then fails, the object is read again, and the question asked anew.
+"""
+
+from __future__ import annotations
+
+from shardwright_api.resources import RangeSpec, ShardRange
+from shardwright_shard.coordination.base import View
+
+
+def view(range_: ShardRange, pod: str) -> View:
+    """Give what the engine sees of the range. `pod` is a UID, here and below."""
+    return View(
+        spec=range_.spec,
+        status=range_.status,
+        active=range_.spec.active_pod == pod,
+        holding=range_.status.holder == pod,
+    )
+
+
+def may_take(range_: ShardRange, pod: str) -> bool:
+    """Say whether the pod may become the holder: it is active, and nobody else holds the range unfenced."""
+    return range_.spec.active_pod == pod and range_.status.holder in ("", pod, range_.spec.fenced_holder)
+
+
+def holds(range_: ShardRange, pod: str) -> bool:
+    """Say whether the pod holds the range and nobody may take it from under it (fenced, and another is active)."""
+    fenced = range_.spec.fenced_holder == pod and range_.spec.active_pod != pod
+    return range_.status.holder == pod and not fenced
+
+
+def may_spend(range_: ShardRange, pod: str) -> bool:
+    """Say whether the pod may pay for one identify now."""
+    open_grants = range_.status.identifies_spent < range_.spec.identify_grant
+    return open_grants and not range_.spec.hold and holds(range_, pod)
+
+
+def news(range_: ShardRange) -> tuple[RangeSpec, str]:
+    """Give what the engine must be woken for when it changes: the operator's will, and the holder."""
+    return range_.spec, range_.status.holder
