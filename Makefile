@@ -12,7 +12,7 @@ help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 8
 
 demo: .venv/.ready  ## the whole road: a DiscordGateway on a real node, events in a JetStream stream (CLUSTER=current: your kubectl context)
-	@$(BIN)/python -m tests.cluster.demo --cluster $(CLUSTER)
+	@$(BIN)/python tests/cluster/demo.py --cluster $(CLUSTER)
 
 test: lint  ## everything: lint, unit, component, and cluster tests on a real node
 	@$(BIN)/python -m pytest $(TESTS)
