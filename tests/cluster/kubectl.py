@@ -10,6 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from road import OPERATOR_NAMESPACE
+
+CRDS = Path(__file__).resolve().parents[2] / "crds"
+HELM_OWNS = {
+    "labels": {"app.kubernetes.io/managed-by": "Helm"},
+    "annotations": {
+        "meta.helm.sh/release-name": "shardwright",
+        "meta.helm.sh/release-namespace": OPERATOR_NAMESPACE,
+        "helm.sh/resource-policy": "keep",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,16 @@ class Kubectl:
         config["users"] = [{"name": context["context"]["user"], "user": {"token": token}}]
         kubeconfig.write_text(yaml.safe_dump(config))
         return dataclasses.replace(self, kubeconfig=kubeconfig)
+
+
+def install_crds(kubectl: Kubectl) -> None:
+    """Have the CRDs as `crds/` says, marked as the operator's release would: Helm adopts no CRD of somebody else."""
+    manifests = [yaml.safe_load(file.read_text()) for file in CRDS.glob("*.yaml")]
+    for manifest in manifests:
+        manifest["metadata"] |= HELM_OWNS
+    stdin = yaml.safe_dump_all(manifests)
+    kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f-", stdin=stdin)
+    kubectl("wait", "--for=condition=Established", "--timeout=30s", f"-f{CRDS}")
 
 
 def merge_patch(name: str, change: dict[str, Any], *options: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from kubectl import Kubectl, merge_patch
+from kubectl import CRDS, Kubectl, install_crds, merge_patch
 
 from shardwright_api import names
 from shardwright_api.sharding import Range
@@ -177,7 +177,7 @@ def test_crds_are_rendered_exactly_as_their_source_says(chart):
     rendered = {
         each["metadata"]["name"]: each["spec"] for each in chart.objects() if each["kind"].startswith("CustomRes")
     }
-    sources = [yaml.safe_load(file.read_text()) for file in (ROOT / "crds").glob("*.yaml")]
+    sources = [yaml.safe_load(file.read_text()) for file in CRDS.glob("*.yaml")]
     assert rendered == {each["metadata"]["name"]: each["spec"] for each in sources}
 
 
@@ -210,8 +210,7 @@ def test_the_operators_account_is_never_one_of_the_shard_pods(helm):
 def admin(kubeconfig):
     """kubectl with the CRDs installed and a namespace of its own."""
     cluster = Kubectl(kubeconfig, f"chart-{secrets.token_hex(4)}")
-    cluster("apply", "--server-side", "--force-conflicts", f"-f{ROOT / 'crds'}")
-    cluster("wait", "--for=condition=Established", "--timeout=30s", f"-f{ROOT / 'crds'}")
+    install_crds(cluster)
     cluster("create", "namespace", cluster.namespace)
     yield cluster
     cluster("delete", "namespace", cluster.namespace, "--wait=false")

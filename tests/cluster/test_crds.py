@@ -5,19 +5,17 @@ from __future__ import annotations
 import copy
 import json
 import secrets
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import yaml
-from kubectl import Kubectl, merge_patch
+from kubectl import Kubectl, install_crds, merge_patch
 
 from shardwright_api import resources
 
 pytestmark = pytest.mark.cluster
 
-CRDS = Path(__file__).resolve().parents[2] / "crds"
 MINIMAL = {
     "apiVersion": "shardwright.dev/v1alpha1",
     "kind": "DiscordGateway",
@@ -187,24 +185,22 @@ RANGE = {
 
 
 @pytest.fixture(scope="module")
-def cluster(kubeconfig):
+def admin(kubeconfig):
     """kubectl with the CRDs installed, and a namespace of its own."""
-    namespace = f"crds-{secrets.token_hex(4)}"
-    admin = Kubectl(kubeconfig, namespace)
-    admin("apply", "--server-side", "--force-conflicts", f"-f{CRDS}")
-    admin("wait", "--for=condition=Established", "--timeout=30s", f"-f{CRDS}")
-    admin("create", "namespace", namespace)
-    yield admin
-    admin("delete", "namespace", namespace, "--wait=false")
+    kubectl = Kubectl(kubeconfig, f"crds-{secrets.token_hex(4)}")
+    install_crds(kubectl)
+    kubectl("create", "namespace", kubectl.namespace)
+    yield kubectl
+    kubectl("delete", "namespace", kubectl.namespace, "--wait=false")
 
 
 @pytest.fixture
-def shard_range(cluster):
+def shard_range(admin):
     """A stored ShardRange that was granted two identifies."""
     manifest = copy.deepcopy(RANGE)
     manifest["metadata"] = {"name": f"range-{secrets.token_hex(4)}-32-0-15"}
     manifest["spec"]["identifyGrant"] = 2
-    return "sr/" + cluster.create(manifest)["metadata"]["name"]
+    return "sr/" + admin.create(manifest)["metadata"]["name"]
 
 
 def with_spec(change: dict[str, Any]) -> str:
@@ -217,50 +213,50 @@ def decoded(manifest: dict[str, Any]) -> resources.GatewaySpec:
     return resources.decode(resources.DiscordGateway, msgspec.json.encode(manifest)).spec
 
 
-def test_a_minimal_gateway_is_taken_and_the_servers_defaults_are_the_structs(cluster):
-    stored = cluster.create(MINIMAL, "--dry-run=server")
+def test_a_minimal_gateway_is_taken_and_the_servers_defaults_are_the_structs(admin):
+    stored = admin.create(MINIMAL, "--dry-run=server")
     assert stored["spec"]["shards"] == {"perPod": 16}
     assert stored["spec"]["transport"] == {"compression": "zstd-stream"}
     assert stored["spec"]["identify"] == {"reservePercent": 10, "hold": False}
     assert decoded(stored) == decoded(MINIMAL)
 
 
-def test_a_gateway_that_uses_every_field_is_stored_as_written(cluster):
-    stored = cluster.create(FULL, "--dry-run=server")
+def test_a_gateway_that_uses_every_field_is_stored_as_written(admin):
+    stored = admin.create(FULL, "--dry-run=server")
     assert decoded(stored) == decoded(FULL)
     written = {name for name in resources.GatewaySpec.__struct_encode_fields__ if name in FULL["spec"]}
     assert written == set(resources.GatewaySpec.__struct_encode_fields__)
 
 
 @pytest.mark.parametrize(("change", "field", "says"), BAD_SPECS.values(), ids=BAD_SPECS.keys())
-def test_a_bad_spec_is_refused_by_a_message_that_names_the_field(cluster, change, field, says):
-    message = cluster.refused("create", "--dry-run=server", "-f-", stdin=with_spec(change))
+def test_a_bad_spec_is_refused_by_a_message_that_names_the_field(admin, change, field, says):
+    message = admin.refused("create", "--dry-run=server", "-f-", stdin=with_spec(change))
     assert field in message
     assert says in message
 
 
 @pytest.mark.parametrize(("field", "change"), WITH_CREDENTIALS.items(), ids=WITH_CREDENTIALS.keys())
-def test_a_password_in_a_url_is_refused_and_not_repeated(cluster, field, change):
-    message = cluster.refused("create", "--dry-run=server", "-f-", stdin=with_spec(change))
+def test_a_password_in_a_url_is_refused_and_not_repeated(admin, field, change):
+    message = admin.refused("create", "--dry-run=server", "-f-", stdin=with_spec(change))
     assert field in message
     assert "user name or password" in message
     assert "hunter2" not in message
 
 
 @pytest.mark.parametrize(("name", "says"), [("b" * 41, "at most 40 characters"), ("my.bot", "DNS label")])
-def test_a_name_that_labels_cannot_carry_is_refused(cluster, name, says):
+def test_a_name_that_labels_cannot_carry_is_refused(admin, name, says):
     manifest = json.dumps({**MINIMAL, "metadata": {"name": name}})
-    message = cluster.refused("create", "--dry-run=server", "-f-", stdin=manifest)
+    message = admin.refused("create", "--dry-run=server", "-f-", stdin=manifest)
     assert "metadata.name" in message
     assert says in message
 
 
-def test_a_name_of_forty_characters_is_taken(cluster):
-    cluster.create({**MINIMAL, "metadata": {"name": "b" * 40}}, "--dry-run=server")
+def test_a_name_of_forty_characters_is_taken(admin):
+    admin.create({**MINIMAL, "metadata": {"name": "b" * 40}}, "--dry-run=server")
 
 
-def test_get_shows_what_people_ask_first(cluster):
-    cluster.create({**MINIMAL, "metadata": {"name": "columns"}})
+def test_get_shows_what_people_ask_first(admin):
+    admin.create({**MINIMAL, "metadata": {"name": "columns"}})
     status = resources.GatewayStatus(
         shards=resources.ShardTotals(total=128, ready=127),
         pods=resources.PodTotals(total=9, ready=7),
@@ -277,23 +273,21 @@ def test_get_shows_what_people_ask_first(cluster):
             ),
         ),
     )
-    cluster(*merge_patch("dgw/columns", {"status": resources.to_wire(status)}, "--subresource=status"))
-    header, row = cluster("get", "discord", "columns").splitlines()
+    admin(*merge_patch("dgw/columns", {"status": resources.to_wire(status)}, "--subresource=status"))
+    header, row = admin("get", "discord", "columns").splitlines()
     assert header.split() == ["NAME", "SHARDS", "READY", "PODS", "GUILDS", "IDENTIFIES-LEFT", "STATUS", "AGE"]
     assert row.split()[:-1] == ["columns", "128", "127", "9", "4711", "872", "Progressing"]
-    cluster("wait", "--for=condition=Ready", "dgw/columns", "--timeout=5s")
+    admin("wait", "--for=condition=Ready", "dgw/columns", "--timeout=5s")
 
 
-def test_a_gateway_status_does_not_raise_the_generation(cluster):
-    stored = cluster.create({**MINIMAL, "metadata": {"name": "generation"}})
-    cluster(*merge_patch("dgw/generation", {"status": {"phase": "Ready"}}, "--subresource=status"))
-    assert cluster("get", "dgw/generation", "-ojsonpath={.metadata.generation}") == str(
-        stored["metadata"]["generation"]
-    )
+def test_a_gateway_status_does_not_raise_the_generation(admin):
+    stored = admin.create({**MINIMAL, "metadata": {"name": "generation"}})
+    admin(*merge_patch("dgw/generation", {"status": {"phase": "Ready"}}, "--subresource=status"))
+    assert admin("get", "dgw/generation", "-ojsonpath={.metadata.generation}") == str(stored["metadata"]["generation"])
 
 
-def test_explain_describes_every_field(cluster):
-    assert "A change is a re-identify." in " ".join(cluster("explain", "dgw.spec.intents").split())
+def test_explain_describes_every_field(admin):
+    assert "A change is a re-identify." in " ".join(admin("explain", "dgw.spec.intents").split())
     for path in (
         "dgw.spec",
         "dgw.spec.sinks.nats",
@@ -303,10 +297,10 @@ def test_explain_describes_every_field(cluster):
         "sr.spec.config",
         "sr.status",
     ):
-        assert "<no description>" not in cluster("explain", path)
+        assert "<no description>" not in admin("explain", path)
 
 
-def test_get_of_ranges_tells_which_are_not_ready_and_what_was_spent(cluster, shard_range):
+def test_get_of_ranges_tells_which_are_not_ready_and_what_was_spent(admin, shard_range):
     status = resources.RangeStatus(
         holder="2f0c9a52-8a1f-4d0e-a6a5-0c9f5a1f0b11",
         epoch=3,
@@ -319,11 +313,11 @@ def test_get_of_ranges_tells_which_are_not_ready_and_what_was_spent(cluster, sha
         spool_bytes=42,
         standby={"8d8a3bb5-0000-4d0e-a6a5-0c9f5a1f0b11": resources.StandbyStatus(since="2026-01-01T00:00:00Z")},
     )
-    cluster(*merge_patch(shard_range, {"status": resources.to_wire(status)}, "--subresource=status"))
-    header, row = cluster("get", shard_range).splitlines()
+    admin(*merge_patch(shard_range, {"status": resources.to_wire(status)}, "--subresource=status"))
+    header, row = admin("get", shard_range).splitlines()
     assert header.split() == ["NAME", "FIRST", "LAST", "NOT-READY", "EPOCH", "GRANT", "SPENT", "HEARTBEAT", "AGE"]
     assert row.split()[1:7] == ["0", "15", "resuming", "3", "2", "1"]
-    wide = cluster("get", shard_range, "-owide")
+    wide = admin("get", shard_range, "-owide")
     assert "the socket was lost" in wide
     assert "2f0c9a52-8a1f-4d0e-a6a5-0c9f5a1f0b11" in wide
 
@@ -338,14 +332,14 @@ def test_get_of_ranges_tells_which_are_not_ready_and_what_was_spent(cluster, sha
         ({"maxConcurrency": 0}, "spec.maxConcurrency"),
     ],
 )
-def test_a_range_that_cannot_be_is_refused(cluster, change, says):
+def test_a_range_that_cannot_be_is_refused(admin, change, says):
     manifest = json.dumps({**RANGE, "spec": {**RANGE["spec"], **change}})
-    assert says in cluster.refused("create", "--dry-run=server", "-f-", stdin=manifest)
+    assert says in admin.refused("create", "--dry-run=server", "-f-", stdin=manifest)
 
 
 @pytest.mark.parametrize(("field", "value"), [("first", 1), ("last", 14), ("total", 33)])
-def test_a_range_never_moves(cluster, shard_range, field, value):
-    assert f"{field} never changes" in cluster.refused(*merge_patch(shard_range, {"spec": {field: value}}))
+def test_a_range_never_moves(admin, shard_range, field, value):
+    assert f"{field} never changes" in admin.refused(*merge_patch(shard_range, {"spec": {field: value}}))
 
 
 def spend(number: int | None) -> dict[str, Any]:
@@ -353,21 +347,21 @@ def spend(number: int | None) -> dict[str, Any]:
     return {"status": {"identifiesSpent": number}}
 
 
-def test_an_identify_that_was_not_granted_cannot_be_written(cluster, shard_range):
-    cluster(*merge_patch(shard_range, spend(2), "--subresource=status"))
-    message = cluster.refused(*merge_patch(shard_range, spend(3), "--subresource=status"))
+def test_an_identify_that_was_not_granted_cannot_be_written(admin, shard_range):
+    admin(*merge_patch(shard_range, spend(2), "--subresource=status"))
+    message = admin.refused(*merge_patch(shard_range, spend(3), "--subresource=status"))
     assert "identifiesSpent must not exceed spec.identifyGrant" in message
 
 
 @pytest.mark.parametrize("status", [spend(1), spend(None), {"status": None}], ids=["lowered", "removed", "no status"])
-def test_what_was_spent_is_never_forgotten(cluster, shard_range, status):
-    cluster(*merge_patch(shard_range, spend(2), "--subresource=status"))
-    cluster.refused(*merge_patch(shard_range, status, "--subresource=status"))
-    assert cluster("get", shard_range, "-ojsonpath={.status.identifiesSpent}") == "2"
+def test_what_was_spent_is_never_forgotten(admin, shard_range, status):
+    admin(*merge_patch(shard_range, spend(2), "--subresource=status"))
+    admin.refused(*merge_patch(shard_range, status, "--subresource=status"))
+    assert admin("get", shard_range, "-ojsonpath={.status.identifiesSpent}") == "2"
 
 
 @pytest.mark.parametrize("counter", ["incarnation", "epoch", "identifyGrant"])
-def test_the_operators_counters_only_rise(cluster, shard_range, counter):
-    cluster(*merge_patch(shard_range, {"spec": {counter: 5}}))
-    assert f"{counter} only rises" in cluster.refused(*merge_patch(shard_range, {"spec": {counter: 4}}))
-    assert f"{counter} only rises" in cluster.refused(*merge_patch(shard_range, {"spec": {counter: None}}))
+def test_the_operators_counters_only_rise(admin, shard_range, counter):
+    admin(*merge_patch(shard_range, {"spec": {counter: 5}}))
+    assert f"{counter} only rises" in admin.refused(*merge_patch(shard_range, {"spec": {counter: 4}}))
+    assert f"{counter} only rises" in admin.refused(*merge_patch(shard_range, {"spec": {counter: None}}))
