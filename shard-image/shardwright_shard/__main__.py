@@ -47,6 +47,8 @@ def token_reader(path: Path) -> str:
         token = path.read_text().strip()
     except OSError as error:
         raise ConfigError(f"cannot read the token file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"the token file {path} is not text: put the bot's token into the Secret's key") from None
     if not token:
         raise ConfigError(f"the token file {path} is empty: put the bot's token into the Secret's key")
     return token

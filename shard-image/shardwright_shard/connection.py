@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidURI
 from websockets.protocol import SEND_EOF, State
 from websockets.uri import parse_uri
 
@@ -58,8 +59,14 @@ class Handler(Protocol):
 
 
 def gateway_uri(url: str, compression: Compression) -> str:
-    """Add Discord's query to a gateway URL (Gateway > Connecting): version, encoding, transport compression."""
-    parts = urlsplit(url)
+    """Add Discord's query to a gateway URL (Gateway > Connecting): version, encoding, transport compression.
+
+    Raise GatewayProtocolError for a URL that is none.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise GatewayProtocolError(f"not a gateway URL: {error}") from None
     query = f"v={API_VERSION}&encoding=json"
     if compression is not Compression.NONE:
         query += f"&compress={compression}"
@@ -85,8 +92,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the opening handshake."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports inherit nothing
         if self._handler is not None:
             self._handler.made(self)
         request = self._protocol.connect()
@@ -140,6 +146,11 @@ class Connection(asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_later(LINGER, self.abort)
         else:
             self.abort()
+
+    def abandon(self) -> None:
+        """Drop the socket; the handler hears nothing more."""
+        self._handler = None
+        self.abort()
 
     def abort(self) -> None:
         """Drop the socket."""
@@ -203,6 +214,7 @@ class Connection(asyncio.BufferedProtocol):
         self._tell_lost()
         if self._transport is not None:
             self._transport.close()
+            asyncio.get_running_loop().call_later(LINGER, self.abort)  # TLS would wait 30 s for the peer's part
 
     def _fail(self, error: GatewayProtocolError) -> None:
         self._reason = str(error)
@@ -233,14 +245,28 @@ _NO_STATUS: Final = 1005
 
 
 async def connect(uri: str, compression: Compression, handler: Handler, *, tls: ssl.SSLContext | None) -> Connection:
-    """Open a connection; its handshake goes on by itself. Raise OSError or TimeoutError where there is no way."""
-    parsed = parse_uri(uri)
-    async with asyncio.timeout(CONNECT_TIMEOUT):
-        _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(uri, compression, handler),
-            parsed.host,
-            parsed.port,
-            ssl=tls if parsed.secure else None,
-            server_hostname=parsed.host if parsed.secure else None,
-        )
+    """Open a connection; its handshake goes on by itself.
+
+    Raise OSError or TimeoutError where there is no way, and GatewayProtocolError for a URL that is none.
+    """
+    try:
+        parsed = parse_uri(uri)
+    except InvalidURI as error:
+        raise GatewayProtocolError(f"not a gateway URL: {error}") from None
+    connection = Connection(uri, compression, handler)
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection,
+                parsed.host,
+                parsed.port,
+                ssl=tls if parsed.secure else None,
+                server_hostname=parsed.host if parsed.secure else None,
+            )
+    except UnicodeError as error:
+        connection.abandon()
+        raise GatewayProtocolError(f"not a host name: {parsed.host[:100]}: {error}") from None
+    except BaseException:
+        connection.abandon()  # it may have been made already
+        raise
     return connection

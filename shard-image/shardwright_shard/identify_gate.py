@@ -63,10 +63,14 @@ class IdentifyGate:
 
     async def pay(self, shard: int) -> bool:
         """Write the spend into the cluster, once per right; say whether the shard may go on."""
-        if shard not in self._paid and await self._coordinator.spend():
+        if shard not in self._paid and await self._coordinator.spend() and not self.shut:
             self._paid.add(shard)
         self._reserved.discard(shard)
         return shard in self._paid and not self.shut
+
+    def paid(self, shard: int) -> bool:
+        """Say whether this shard has paid for an IDENTIFY that it has not sent yet."""
+        return shard in self._paid
 
     def use(self, shard: int) -> None:
         """Note that the IDENTIFY which was paid for has been sent."""

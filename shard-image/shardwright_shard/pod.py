@@ -26,7 +26,7 @@ from typing import Final
 
 from shardwright_api.resources import ShardState, ShardStatus, SinkStatus
 from shardwright_shard.coordination.base import Coordinator, View
-from shardwright_shard.errors import CoordinatorUnavailable, NotHolder, RangeGone
+from shardwright_shard.errors import CoordinatorUnavailable, NotHolder, RangeGone, ShardError
 from shardwright_shard.identify_gate import IdentifyGate
 from shardwright_shard.journal import Journal, Source
 from shardwright_shard.session import Resumable, Session, SessionConfig
@@ -86,22 +86,22 @@ class Pod:
         self._stop = asyncio.Event()
         self._dirty = asyncio.Event()
         self._fatal = asyncio.Event()
+        self._failure: BaseException | None = None
 
     # --- what others ask ----------------------------------------------------------------------------------------
 
     @property
     def ready(self) -> bool:
         """Whether every shard is READY or RESUMED, as the holder, and every sink takes events."""
-        rows = [shard.status() for shard in self.shards]
-        return bool(rows) and all(row.state is ShardState.READY for row in rows) and self.sinks_obstacle() is None
+        return not self.why_not_ready()
 
     def why_not_ready(self) -> str:
         """Say in a line why the pod is not ready; empty if it is."""
         if not self.shards:
             return "standing by: another pod holds the range, or none yet"
         states = [f"shard {row.id} {row.state}" for row in self._rows() if row.state is not ShardState.READY]
-        sinks = self.sinks_obstacle()
-        return "; ".join([*states, *([sinks] if sinks else [])])
+        others = [self.sinks_obstacle(), "the buffer is full: reading is paused" if self.journal.full else None]
+        return "; ".join([*states, *filter(None, others)])
 
     def sinks_obstacle(self) -> str | None:
         """Say which sink does not take events; None if all do."""
@@ -126,6 +126,8 @@ class Pod:
                     log.warning("the ShardRange is gone: waiting for the pod to be deleted")
                     await self._stop.wait()
         await self.coordinator.close()
+        if self._failure is not None:
+            raise self._failure
 
     async def _start(self) -> None:
         while True:
@@ -144,12 +146,21 @@ class Pod:
             sink.attach(self.journal.reader(sink.wake))
         tasks = [asyncio.create_task(sink.run(), name=f"sink {sink.name}") for sink in self.sinks]
         watch = asyncio.create_task(self._watch_sinks(), name="sinks' state")
+        for task in [watch, *tasks]:
+            task.add_done_callback(self._end_on_failure)
         try:
             yield
         finally:
             for task in [watch, *tasks]:
                 task.cancel()
             await asyncio.gather(watch, *tasks, return_exceptions=True)
+
+    def _end_on_failure(self, task: asyncio.Task[None]) -> None:
+        """End the pod if a task that serves the sinks has ended by itself: events would wait for ever."""
+        if not task.cancelled():
+            self._failure = task.exception() or ShardError(f"the task {task.get_name()} has ended")
+            log.critical("a task has failed", extra={"task": task.get_name()}, exc_info=self._failure)
+            self.stop()
 
     async def _stand_by(self) -> bool:
         """Wait until this pod holds the range; False if it is stopped first."""
@@ -171,7 +182,7 @@ class Pod:
         reporter = asyncio.create_task(self._report_for_ever(), name="reporter")
         parker = asyncio.create_task(self._forfeit_on_fatal(), name="parker")
         try:
-            end = await self._until_over([reporter, *tasks])
+            end = await self._until_over([reporter, parker, *tasks])
             reporter.cancel()
             await self._end_holding(end)
         finally:

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
-from shardwright_api.discord import EVENT_NAMES, Opcode
+from shardwright_api.discord import EVENT_NAMES, CloseCode, Opcode
 from shardwright_api.resources import Compression
 from shardwright_shard.errors import Unreadable
 from shardwright_shard.journal import Event, Source
@@ -125,7 +125,7 @@ class Session:
         self.latency: float | None = None
         self.last_close: int | None = None
         self.last_reason = ""
-        self.stored: int | None = resumable.seq if resumable else None
+        self.stored: int | None = (resumable.seq or None) if resumable else None
         """The last sequence that the checkpoint holds: what heartbeats say."""
         self.paused = False
         self.retry_at = 0.0
@@ -145,7 +145,10 @@ class Session:
         self._live_since: float | None = None
         self._failures = 0
         self._failed_resumes = 0
+        self._resumed_from = 0
+        self._attempts = 0
         self._invalidated = False
+        self._rate_limited = False
         self._poison: int | None = None
         self._effects: dict[Effect, Callable[[], None]] = {
             Effect.HEARTBEATS: self._start_heartbeats,
@@ -172,9 +175,17 @@ class Session:
         """The compression that the next connection must ask for."""
         return self.resumable.compression if self.resumable else self.config.compression
 
+    @property
+    def resume_url(self) -> str | None:
+        """The URL for a RESUME; None: the gateway's own, which now and then stands in for one that is out of reach."""
+        if self.resumable is None or (self._attempts and self._attempts % _URL_TRIES == 0):
+            return None
+        return self.resumable.url
+
     def connect(self, now: float) -> None:
         """Begin to connect."""
         self._deadline = now + HELLO_TIMEOUT
+        self._attempts += 1
         self._apply(Input.CONNECT, now)
 
     def opened(self, now: float, *, token: str) -> None:
@@ -194,8 +205,15 @@ class Session:
         self.last_close = code
         self.last_reason = reason
         self.counters.closes[code or 0] = self.counters.closes.get(code or 0, 0) + 1
+        self._rate_limited = code == CloseCode.RATE_LIMITED
         given = Input.LOST if self.state is State.CONNECTING else input_of_close(code)
         self._apply(given if self.state is not State.ENDED else Input.LOST, now)
+
+    def reading(self, *, paused: bool) -> None:
+        """Note that the edge stops or resumes reading: ACKs that came meanwhile are not read yet."""
+        self.paused = paused
+        self._beat_acked = True
+        self._beat_sent = None
 
     def give(self, given: Input, now: float) -> None:
         """Take an input without data: PAUSED, UNPARK, DRAIN, DELETE, RUBBISH."""
@@ -280,6 +298,8 @@ class Session:
         transition = step(self.state, given)
         if Effect.ADOPT in transition.effects:
             self._adopt(msgspec.json.decode(envelope.d, type=_Ready))
+        elif given is Input.READY and Effect.FORWARD in transition.effects:
+            self._list_guilds(msgspec.json.decode(envelope.d, type=_Ready))
         if Effect.FORWARD in transition.effects:
             self._forward(envelope, message)
         self._apply(given, now)
@@ -296,6 +316,9 @@ class Session:
             compression=config.compression,
         )
         self.stored = None
+        self._list_guilds(ready)
+
+    def _list_guilds(self, ready: _Ready) -> None:
         self.guilds = len(ready.guilds)
         self._unloaded = {guild.id for guild in ready.guilds}
 
@@ -323,10 +346,12 @@ class Session:
             if guild.unavailable:
                 self._unloaded.add(guild.id)
             else:
+                self._unloaded.discard(guild.id)
                 self.guilds -= 1
             return False
         if guild.id in self._unloaded:
-            self._unloaded.discard(guild.id)
+            if not guild.unavailable:
+                self._unloaded.discard(guild.id)
             return True
         self.guilds += 1
         return False
@@ -354,6 +379,7 @@ class Session:
         self._beat_acked = True
         self._beat_sent = None
         self._deadline = float("inf")
+        self._attempts = 0
 
     def _beat(self) -> None:
         self._send(Opcode.HEARTBEAT, self.stored)
@@ -367,7 +393,9 @@ class Session:
             return
         self._beat_acked = False
         self._beat_sent = now
-        self._beat_at = max(self._beat_at + self.interval, now)
+        self._beat_at += self.interval
+        if self._beat_at <= now:  # the loop stood still: the ACK gets its time nevertheless
+            self._beat_at = now + self.interval
         self._apply(Input.BEAT_DUE, now)
 
     def _acknowledge_beat(self) -> None:
@@ -386,7 +414,7 @@ class Session:
             "compress": False,
         }
         if config.presence is not None:
-            data["presence"] = config.presence
+            data["presence"] = {"since": None, **config.presence}
         if config.large_threshold is not None:
             data["large_threshold"] = config.large_threshold
         self._send(Opcode.IDENTIFY, data)
@@ -396,6 +424,7 @@ class Session:
     def _resume(self) -> None:
         assert self.resumable is not None
         self._failed_resumes += 1
+        self._resumed_from = self.resumable.seq
         self.counters.resumes += 1
         self._expected = b'","s":%d,"op":0,' % (self.resumable.seq + 1)
         self._deadline = self._now + READY_TIMEOUT
@@ -425,6 +454,8 @@ class Session:
 
     def _plan_retry(self) -> None:
         """Give up a session that resumed in vain too often, and say when to connect again."""
+        if self.resumable is not None and self.resumable.seq > self._resumed_from:
+            self._failed_resumes = 0  # some of the replay came: not in vain
         if self._failed_resumes >= MAX_FAILED_RESUMES:
             self._forget()
         if self._live_since is not None and self._now - self._live_since >= _STABLE:
@@ -432,35 +463,35 @@ class Session:
         self._live_since = None
         self.retry_at = self._now + self._delay()
         self._failures += 1
-        self._invalidated = False
+        self._invalidated = self._rate_limited = False
         self._token = ""
 
     def _delay(self) -> float:
         """Wait 1-5 s after op 9 (staff, discord-api-docs#244), else nothing at first and then 1 to 60 s, with jitter."""
-        if self.last_close == _RATE_LIMITED:
+        if self._rate_limited:
             return 5.0 + 5.0 * self._random()
-        growing = min(60.0, 2.0 ** min(self._failures, 6) / 2) * (0.5 + self._random() / 2) if self._failures else 0.0
+        growing = min(60.0, 2.0 ** min(self._failures, 7) / 2) * (0.5 + self._random() / 2) if self._failures else 0.0
         return max(growing, 1.0 + 4.0 * self._random()) if self._invalidated else growing
 
     def _note_poison(self) -> None:
         """Skip the event after `seq` if it could not be read twice: RESUME would fetch the same again."""
-        if self.state is not State.RESUMING or self.resumable is None:
-            self._poison = self.resumable.seq if self.resumable else None
+        if self.state not in _STREAMING or self.resumable is None:
             return
-        if self._poison != self.resumable.seq:
+        if self.state is State.LIVE or self._poison != self.resumable.seq:
             self._poison = self.resumable.seq
             return
         self._poison = None
-        self._failed_resumes = 0
         self.counters.skipped += 1
         self.resumable.seq += 1  # the sequence itself cannot be read; Discord gives them without gaps
+        self._resumed_from += 1
         told = {"seq": self.resumable.seq, "shard": self.config.shard, "reason": self.last_reason}
         self.events.append(Event(self.resumable.seq, "shardwright.unreadable", msgspec.json.encode(told)))
 
 
 _STABLE: Final = 30.0
 """Seconds of being live after which earlier failures no longer count."""
-_RATE_LIMITED: Final = 4008
+_URL_TRIES: Final = 4
+"""Each so-many-th connection in a row without HELLO goes to the gateway's own URL instead of the session's."""
 _SIMPLE: Final = {
     int(Opcode.HEARTBEAT): Input.BEAT_REQUEST,
     int(Opcode.RECONNECT): Input.RECONNECT,

@@ -153,6 +153,8 @@ TABLE: Final[dict[tuple[State, Input], Transition]] = {
     (State.IDENTIFYING, Input.READY): Transition(State.LIVE, (Effect.ADOPT, Effect.FORWARD, Effect.LIVE)),
     (State.RESUMING, Input.RESUMED): Transition(State.LIVE, (Effect.FORWARD, Effect.LIVE)),
     (State.RESUMING, Input.EVENT): Transition(State.RESUMING, (Effect.FORWARD,)),
+    # A RESUME from sequence 0 replays READY itself: an event like any other, the session is known already.
+    (State.RESUMING, Input.READY): Transition(State.RESUMING, (Effect.FORWARD,)),
     (State.LIVE, Input.EVENT): Transition(State.LIVE, (Effect.FORWARD,)),
     (State.PARKED, Input.UNPARK): Transition(State.IDLE),
     (State.PARKED, Input.DRAIN): _DONE,

@@ -24,7 +24,14 @@ from typing import Final
 from shardwright_api.resources import ShardState, ShardStatus
 from shardwright_shard.connection import Connection, connect, gateway_uri
 from shardwright_shard.coordination.base import Coordinator
-from shardwright_shard.errors import ConfigError, CoordinatorUnavailable, GatewayProtocolError, NotHolder
+from shardwright_shard.errors import (
+    ConfigError,
+    CoordinatorUnavailable,
+    GatewayProtocolError,
+    NotHolder,
+    Retryable,
+    Terminal,
+)
 from shardwright_shard.identify_gate import IdentifyGate
 from shardwright_shard.journal import Journal
 from shardwright_shard.session import Session
@@ -148,7 +155,7 @@ class Shard:
         if self.session.state is State.PARKED:
             return f"parked: Discord closed with {self.session.last_close}"
         if self.session.retry_at > self._loop.time():
-            return "waits before it connects again"
+            return f"waits before it connects again: {self.session.last_reason}".removesuffix(": ")
         if self._around.journal.full:
             return "the buffer is full: a sink is slow or away"
         if self.session.resumable is not None:
@@ -170,10 +177,10 @@ class Shard:
             self.session.connect(self._loop.time())
             self._note()
             self._token = token
-            url = self.session.resumable.url if self.session.resumable else self._around.gateway_url
+            url = self.session.resume_url or self._around.gateway_url
             compression = self.session.compression
             connection = await connect(gateway_uri(url, compression), compression, self, tls=self._around.tls)
-        except (OSError, TimeoutError, ConfigError) as error:
+        except (OSError, TimeoutError, ConfigError, GatewayProtocolError) as error:
             self._could_not_connect(error)
             return
         await self._until_ended(connection)
@@ -220,25 +227,26 @@ class Shard:
         gate, coordinator = self._around.gate, self._around.coordinator
         connection = self.connection
         try:
-            if not await gate.pay(self.id):
-                self._give_up("the grant was taken back")
-                return
             while self.session.state is State.QUEUED and self.connection is connection:
+                reason = self._obstacle()
+                if reason is not None or not await gate.pay(self.id):
+                    self._give_up(reason or "the grant was taken back")
+                    return
                 until = await coordinator.slot(gate.bucket(self.id), self.id)
                 token = self._around.read_token()
                 if until is not None and self._may_identify(connection) and self._loop.time() <= until:
                     gate.use(self.id)
                     self.session.slot(self._loop.time(), token=token)
                     self._after()
-        except (CoordinatorUnavailable, ConfigError) as error:
+        except (Retryable, Terminal) as error:
             self._give_up(str(error))
-        except NotHolder:
-            self._give_up("another pod holds the range")
+        except Exception:
+            log.exception("cannot identify", extra={"shard": self.id})
+            self._give_up("a bug: the log has it")
 
     def _may_identify(self, connection: Connection | None) -> bool:
-        around = self._around
         free = self.connection is connection and self.session.state is State.QUEUED
-        return free and not around.gate.shut and not around.coordinator.view.spec.hold
+        return free and self._around.gate.paid(self.id) and self._obstacle() is None
 
     def _give_up(self, reason: str) -> None:
         if self.session.state is State.QUEUED:
@@ -250,10 +258,15 @@ class Shard:
 
     def made(self, connection: Connection) -> None:
         """Take the connection, so that its first bytes can be answered."""
+        if self.session.state is not State.CONNECTING:
+            connection.abandon()
+            return
         self.connection = connection
 
     def opened(self) -> None:
-        """Go on with HELLO."""
+        """Go on with HELLO, or not yet where the journal has filled up meanwhile."""
+        if self._around.journal.full:
+            self.pause()
         self.session.opened(self._loop.time(), token=self._token)
         self._after()
 
@@ -282,13 +295,14 @@ class Shard:
         """Stop reading: the journal is full."""
         if self.connection is not None and self._paused_since is None:
             self._paused_since = self._loop.time()
-            self.session.paused = True
+            self.session.reading(paused=True)
             self.connection.pause_reading()
 
     def resume(self) -> None:
         """Read again: there is room in the journal."""
         self._paused_since = None
-        self.session.paused = False
+        if self.session.paused:
+            self.session.reading(paused=False)
         if self.connection is not None:
             self.connection.resume_reading()
         self.nudge()

@@ -26,6 +26,9 @@ from shardwright_simulator.session import Session
 if TYPE_CHECKING:
     from shardwright_simulator.gateway import Gateway
 
+SCHEME = "Bot "
+"""Some libraries (twilight) put the scheme of REST before the token here too; the gateway takes it."""
+
 
 class ResumeData(msgspec.Struct):
     """The `d` of a RESUME."""
@@ -71,7 +74,7 @@ def _identify(gateway: Gateway, connection: Connection, data: checks.IdentifyDat
 
 
 def _log_in(gateway: Gateway, connection: Connection, token: str) -> Bot:
-    bot = gateway.bot_by_token(token)
+    bot = gateway.bot_by_token(token.removeprefix(SCHEME))
     if bot is None:
         raise ClientError(CloseCode.AUTHENTICATION_FAILED, "token", "the token is wrong")
     connection.bot = bot.id

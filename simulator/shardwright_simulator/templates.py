@@ -161,7 +161,7 @@ def _message() -> dict[str, Any]:
         "mention_everyone": False,
         "pinned": False,
         "flags": 0,
-        "components": [{"type": 1, "components": [], "guild_id": DECOY_GUILD}],
+        "components": [{"type": 1, "id": 1, "components": [], "guild_id": DECOY_GUILD}],
     }
 
 

@@ -120,7 +120,9 @@ class Cluster:
             return self._forward(namespace, service, port)
         found = self.get("-n", namespace, "service", service)
         assert found is not None, f"no service {namespace}/{service}"
-        return found["spec"]["clusterIP"], port
+        host: str = found["spec"]["clusterIP"]
+        wait_for(f"service {service}", lambda: _answers(host, port), seconds=30)
+        return host, port
 
     def _forward(self, namespace: str, service: str, port: int) -> tuple[str, int]:
         with socket.socket() as probe:

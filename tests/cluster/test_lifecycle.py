@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -81,7 +81,7 @@ def test_every_child_deleted_by_hand_comes_back(make_road: Callable[..., Road]) 
 
 
 @pytest.fixture
-def killed_operator() -> Iterator[Callable[[], int]]:
+def killed_operator() -> Callable[[], int]:
     """Give a function that kills the operator's process with SIGKILL and says how many it killed."""
 
     def kill() -> int:
@@ -90,7 +90,7 @@ def killed_operator() -> Iterator[Callable[[], int]]:
             os.kill(int(pid), signal.SIGKILL)
         return len(found.stdout.split())
 
-    yield kill
+    return kill
 
 
 @pytest.mark.timeout(420)

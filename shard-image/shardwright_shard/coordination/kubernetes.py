@@ -64,8 +64,6 @@ ATTEMPTS: Final = 10
 CONFLICT_WAIT: Final = 0.02
 """Seconds between two attempts, times the number of the attempt, with jitter."""
 LEASES: Final = "coordination.k8s.io/v1"
-MAX_STANDBY: Final = 8
-"""Entries of `status.standby`: the CRD allows 16."""
 
 
 class Lease(msgspec.Struct, rename="camel"):
@@ -167,7 +165,7 @@ class KubernetesCoordinator:
         own = standby.get(self._pod)
         entry = StandbyStatus(since=own.since if own else self._wall(), sinks_available=sinks_available)
         if entry != own:
-            change = {"standby": {self._pod: entry} | _without_oldest(standby, self._pod)}
+            change = {"standby": dict.fromkeys(rules.evicted(standby, self._pod)) | {self._pod: entry}}
             async with self._own_write():
                 await self._patch({"status": change}, PatchType.MERGE)
 
@@ -396,12 +394,6 @@ def in_cluster(*, namespace: str, range_name: str, pod_name: str, pod_uid: str) 
 def _test(path: str, value: str) -> dict[str, str]:
     """Give a JSON patch operation that lets the whole patch fail unless `path` holds `value`."""
     return {"op": "test", "path": path, "value": value}
-
-
-def _without_oldest(standby: dict[str, StandbyStatus], pod: str) -> dict[str, None]:
-    """Give the merge patch's keys that make room for one more entry where the map is full."""
-    others = sorted((entry.since, uid) for uid, entry in standby.items() if uid != pod)
-    return {uid: None for _, uid in others[: max(0, len(others) + 1 - MAX_STANDBY)]}
 
 
 def _older(found: ObjectMeta, seen: ObjectMeta) -> bool:

@@ -233,8 +233,7 @@ class LocalCoordinator:
         found = self._range()
         if not rules.may_take(found, self._pod):
             return False
-        standby = {pod: entry for pod, entry in found.status.standby.items() if pod != self._pod}
-        self._write(holder=self._pod, epoch=found.spec.epoch, heartbeat_time=self._cluster.wall(), standby=standby)
+        self._write(holder=self._pod, epoch=found.spec.epoch, heartbeat_time=self._cluster.wall(), standby={})
         return True
 
     async def report(self, shards: list[ShardStatus], sinks: list[SinkStatus], *, spool_bytes: int = 0) -> None:
@@ -248,7 +247,10 @@ class LocalCoordinator:
         """Write the pod's own standby entry."""
         standby = self._range().status.standby
         since = standby[self._pod].since if self._pod in standby else self._cluster.wall()
-        self._write(standby=standby | {self._pod: StandbyStatus(since=since, sinks_available=sinks_available)})
+        entry = StandbyStatus(since=since, sinks_available=sinks_available)
+        evicted = rules.evicted(standby, self._pod)
+        kept = {pod: other for pod, other in standby.items() if pod not in evicted}
+        self._write(standby=kept | {self._pod: entry})
 
     async def release(self, shards: list[ShardStatus], sinks: list[SinkStatus]) -> None:
         """Write the final checkpoint and an empty holder."""

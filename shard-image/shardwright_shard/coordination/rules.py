@@ -6,8 +6,13 @@ but never wrong: the write then fails, the object is read again, and the questio
 
 from __future__ import annotations
 
-from shardwright_api.resources import RangeSpec, ShardRange
+from typing import Final
+
+from shardwright_api.resources import RangeSpec, ShardRange, StandbyStatus
 from shardwright_shard.coordination.base import View
+
+MAX_STANDBY: Final = 8
+"""Entries of `status.standby`: the CRD allows 16, and pods that died waiting leave theirs behind."""
 
 
 def view(range_: ShardRange, pod: str) -> View:
@@ -40,3 +45,9 @@ def may_spend(range_: ShardRange, pod: str) -> bool:
 def news(range_: ShardRange) -> tuple[RangeSpec, str]:
     """Give what the engine must be woken for when it changes: the operator's will, and the holder."""
     return range_.spec, range_.status.holder
+
+
+def evicted(standby: dict[str, StandbyStatus], pod: str) -> list[str]:
+    """List who must leave the waiting list, oldest first, so that this pod's entry fits."""
+    others = sorted((entry.since, uid) for uid, entry in standby.items() if uid != pod)
+    return [uid for _, uid in others[: max(0, len(others) + 1 - MAX_STANDBY)]]

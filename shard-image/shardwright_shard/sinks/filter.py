@@ -17,7 +17,7 @@ Predicate = Callable[[str, bool], bool]
 
 OWN: Final = "shardwright."
 OVERSIZE: Final = f"{OWN}oversize"
-GAP: Final = f"{OWN}gap"
+OWN_EVENTS: Final = (OVERSIZE, f"{OWN}gap", f"{OWN}unreadable")
 BACKFILL: Final = "backfill"
 
 
@@ -39,4 +39,4 @@ def names(spec: EventFilter) -> list[str]:
     if not spec.include:
         return []
     included = ["GUILD_CREATE" if name == BACKFILL else name for name in spec.include if name not in spec.exclude]
-    return [*dict.fromkeys(included), OVERSIZE, GAP]
+    return [*dict.fromkeys(included), *OWN_EVENTS]

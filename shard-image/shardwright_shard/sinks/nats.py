@@ -26,7 +26,6 @@ nothing is pending), and while nothing was acknowledged for `stalled_after` seco
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,8 +45,6 @@ from shardwright_shard.sinks.nats_flow import Flow
 from shardwright_shard.sinks.nats_subject import SubjectTemplate
 from shardwright_shard.sinks.nats_wire import Message, Operation, publish
 from shardwright_shard.sinks.window import Window
-
-log = logging.getLogger(__name__)
 
 _DESCRIPTION: Final = "stream"
 AT_MOST_ONCE: Final = "at most once: core NATS does not acknowledge"
@@ -86,7 +83,7 @@ class NatsSink:
         self.name = name
         self.available = False
         self.message = "not connected yet"
-        self._stream = spec.stream
+        self._stream = nats_stream.valid_name(spec.stream)
         self._servers = servers(spec.url)
         self._random = random
         self._limits = limits
@@ -247,24 +244,19 @@ class NatsSink:
             if connection.lost_because is not None:
                 raise SinkUnavailable(connection.lost_because)
             await _happens(self._trouble, self._limits.look_every)
-            stalled = self._watch.look(self.flow, now=_now())
-            if stalled > self._limits.stalled_after:
-                self._away(f"nothing was acknowledged for {stalled:.0f} s")
+            if self._watch.look(self.flow, now=_now()) > self._limits.stalled_after:
+                self._away(f"nothing was acknowledged for more than {self._limits.stalled_after:g} s")
             if connection.info.ldm and not self.flow.window.under_way:
                 raise SinkUnavailable("the server is about to stop (lame duck mode)")
 
     def _present(self) -> None:
         """Say that events are taken."""
-        if not self.available:
-            log.info("sink %s is available%s", self.name, f"; {self._warning}" if self._warning else "")
         self.available = True
         self.message = self._warning
         self._pauses = self._backoff()
 
     def _away(self, why: str) -> None:
         """Say that events are not taken, and why."""
-        if self.available or why != self.message:
-            log.warning("sink %s is not available: %s", self.name, why)
         self.available = False
         self.message = why
 
@@ -286,7 +278,7 @@ class Watch:
         if not flow.window.under_way or flow.window.low != self._low:
             self._low, self._moved = flow.window.low, now
         if now - self._moved > self._limits.acks_within:
-            raise SinkUnavailable(f"nothing was acknowledged for {now - self._moved:.0f} s")
+            raise SinkUnavailable(f"nothing was acknowledged for more than {self._limits.acks_within:g} s")
         if flow.awaited_pongs and now - self._pinged > self._limits.acks_within and not flow.window.under_way:
             raise SinkUnavailable("the server does not answer")
         if now - self._pinged >= self._limits.ping_every:

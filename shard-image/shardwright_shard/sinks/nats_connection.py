@@ -14,7 +14,7 @@ import asyncio
 import ssl
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from shardwright_shard.errors import ConfigError, SinkUnavailable
@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
         self._listener = listener
         self._parser = Parser(inbox=inbox, ack_stream=ack_stream)
         self._inbox = inbox
-        self._transport: asyncio.WriteTransport | None = None
+        self._transport: asyncio.Transport | None = None
         self._early: deque[Operation] = deque()
         self._arrived = asyncio.Event()
         self._open = False
@@ -130,10 +130,9 @@ class Connection(asyncio.Protocol):
     # What the transport tells
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        """Keep the transport. (uvloop's are no subclasses of asyncio's.)"""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER)
 
     def data_received(self, data: bytes) -> None:
         """Parse one read, answer PINGs, and hand the rest on."""
@@ -200,7 +199,7 @@ class Connection(asyncio.Protocol):
 
     async def _start_tls(self, server: Server, tls: ssl.SSLContext | None) -> None:
         """Go on under TLS, with the system's roots unless told otherwise."""
-        assert isinstance(self._transport, asyncio.Transport)
+        assert self._transport is not None
         context = tls or ssl.create_default_context()
         loop = asyncio.get_running_loop()
         transport = await loop.start_tls(self._transport, self, context, server_hostname=server.host)

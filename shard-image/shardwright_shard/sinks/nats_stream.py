@@ -6,17 +6,20 @@ answer is judged here, by pure functions; the texts are for conditions and logs,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
+from shardwright_shard.errors import ConfigError
 from shardwright_shard.sinks.nats_encoder import SMALLEST_LIMIT
 from shardwright_shard.sinks.nats_subject import covers
 from shardwright_shard.sinks.nats_wire import NO_RESPONDERS, Message
 
 SHORTEST_WINDOW: Final = 600.0
 """Seconds: below it a resend after an outage may be stored twice."""
+_NAME: Final = re.compile(r"[-_a-zA-Z0-9]{1,255}")
 _NOT_FOUND: Final = 404
 
 
@@ -44,6 +47,13 @@ class _Error(msgspec.Struct, frozen=True):
 class _StreamInfo(msgspec.Struct, frozen=True):
     config: _Config = _Config()
     error: _Error | None = None
+
+
+def valid_name(stream: str | None) -> str | None:
+    """Give a stream's name back. Raise `ConfigError` where it would not be one token of a subject."""
+    if stream is None or _NAME.fullmatch(stream):
+        return stream
+    raise ConfigError(f"stream {stream!r}: letters, digits, _ and - only")
 
 
 def info_subject(stream: str) -> str:

@@ -16,7 +16,6 @@ An event is acknowledged when the operating system has taken it: at most once, a
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import select
 import threading
@@ -31,8 +30,6 @@ from shardwright_shard.journal import Event, Reader, Source
 from shardwright_shard.sinks.backoff import backoff
 from shardwright_shard.sinks.filter import predicate
 from shardwright_shard.sinks.headers import DATA_TYPE, Timestamps, event_type, unnumbered
-
-log = logging.getLogger(__name__)
 
 STDOUT: Final = 1
 WRITE_SIZE: Final = 256 * 1024
@@ -144,8 +141,6 @@ class StdoutSink:
 
     def _away(self, why: str) -> None:
         """Say that events are not taken, and why."""
-        if self.available:
-            log.warning("sink %s is not available: %s", self.name, why)
         self.available, self.message = False, why
 
     def _lines(self) -> tuple[list[bytes], int]:

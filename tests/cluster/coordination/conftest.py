@@ -8,25 +8,28 @@ import pytest
 from coordination.cluster_stage import Admin, ClusterStage
 
 CRDS = Path(__file__).parents[3] / "crds"
+APPLY = ("apply", "--server-side", "--force-conflicts")
 
 
 @pytest.fixture(scope="session")
-def crds(kubeconfig):
+def prepared(bed):
+    """Install the CRDs; give the kubeconfig of the cluster that has them."""
     for manifest in sorted(CRDS.glob("*.yaml")):
         subprocess.run(
-            ["kubectl", f"--kubeconfig={kubeconfig}", "apply", "--server-side", f"-f{manifest}"], check=True, timeout=60
+            [bed.bin / "kubectl", f"--kubeconfig={bed.kubeconfig}", *APPLY, f"-f{manifest}"], check=True, timeout=60
         )
+    return bed.kubeconfig
 
 
 @pytest.fixture
-async def admin(kubeconfig):
-    found = Admin(kubeconfig)
+async def admin(prepared):
+    found = Admin(prepared)
     yield found
     await found.session.close()
 
 
 @pytest.fixture
-async def stage(crds, admin, tmp_path):
+async def stage(admin, tmp_path):
     found = ClusterStage(admin, f"coordination-{secrets.token_hex(4)}", tmp_path)
     await found.set_up()
     yield found

@@ -1,6 +1,7 @@
 """Fixtures of the coordination tests: time that jumps, and the cluster in memory."""
 
 import pytest
+
 from unit.shard.coordination.jumping_loop import JumpingLoop
 from unit.shard.coordination.local_stage import LocalStage
 

@@ -38,7 +38,7 @@ class Stage(Protocol):
         """Delete the range and make another one of the same name."""
 
     async def delete_gateway(self) -> None:
-        """Delete the gateway, but leave the range."""
+        """Delete the gateway. The range may follow."""
 
     async def recreate_gateway(self) -> None:
         """Delete the gateway and make another one of the same name."""
@@ -109,13 +109,14 @@ class Waking:
     async def test_a_change_wakes_once(self, stage):
         coordinator = await stage.coordinator("a")
         await stage.change(hold=True)
-        await sees(coordinator, lambda: coordinator.view.spec.hold)
+        await coordinator.changed()
+        assert coordinator.view.spec.hold
         assert await stays_asleep(coordinator)
 
     async def test_own_writes_wake_nobody(self, stage):
         coordinator = await holder(stage, "a")
         await stage.change(identify_grant=2)
-        await sees(coordinator, lambda: coordinator.view.spec.identify_grant == 2)
+        await coordinator.changed()
         await coordinator.report([ROW], [SINK])
         assert await coordinator.spend()
         await coordinator.forfeit()
@@ -285,8 +286,7 @@ class StandingBy:
         for number in range(12):
             await (await stage.coordinator(f"p{number}")).report_standby(sinks_available=False)
         standby = (await stage.range()).status.standby
-        assert list(standby) == [f"p{number}" for number in sorted(range(4, 12), key=str)] or len(standby) == 8
-        assert "p11" in standby
+        assert set(standby) == {f"p{number}" for number in range(4, 12)}
 
 
 class Releasing:
@@ -433,14 +433,14 @@ class BeingCutOff:
         coordinator = await holder(stage, "a")
         stage.cut("a")
         calls = (
-            lambda: coordinator.take(),
+            coordinator.take,
             lambda: coordinator.report([ROW], [SINK]),
             lambda: coordinator.report_standby(sinks_available=True),
             lambda: coordinator.release([ROW], [SINK]),
-            lambda: coordinator.spend(),
-            lambda: coordinator.forfeit(),
-            lambda: coordinator.holds(),
-            lambda: coordinator.gateway_gone(),
+            coordinator.spend,
+            coordinator.forfeit,
+            coordinator.holds,
+            coordinator.gateway_gone,
             lambda: coordinator.slot(0, 0),
         )
         for call in calls:

@@ -1,0 +1,373 @@
+"""What a gateway's conditions say: pure functions from what was observed to verdicts.
+
+Each condition has its own function and its own enum of reasons. `Ready` is judged last, from the others: the first
+obstacle in `_OBSTACLES` gives its reason, which is also the word in the Status column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from shardwright_api.discord import PRIVILEGED_INTENTS, CloseCode, Intent, intent_names
+from shardwright_api.resources import Condition, ConditionType, GatewayStatus
+from shardwright_operator.asker import Verdict
+from shardwright_operator.keys import RangeKey
+from shardwright_operator.observed import GatewayObserved
+from shardwright_operator.render import bits
+from shardwright_operator.sums import Parked
+
+TRUE: Final = "True"
+FALSE: Final = "False"
+UNKNOWN: Final = "Unknown"
+_MESSAGE_LENGTH: Final = 4096
+
+
+class Reason(StrEnum):
+    """Reasons of conditions."""
+
+    # Ready
+    READY = "Ready"
+    STARTING = "Starting"
+    WAITING_FOR_BUDGET = "WaitingForBudget"
+    ON_HOLD = "OnHold"
+    TOKEN_INVALID = "TokenInvalid"  # noqa: S105 - a reason
+    INTENTS_DISALLOWED = "IntentsDisallowed"
+    INTENTS_INVALID = "IntentsInvalid"
+    INVALID_SHARD = "InvalidShard"
+    SHARDING_REQUIRED = "ShardingRequired"
+    REFUSED = "RefusedByDiscord"
+    SINK_UNAVAILABLE = "SinkUnavailable"
+    BOT_IN_USE = "BotInUse"
+    DISCORD_UNREACHABLE = "DiscordUnreachable"
+    DEGRADED = "Degraded"
+    # TokenValid
+    ACCEPTED = "Accepted"
+    NOT_ASKED_YET = "NotAskedYet"
+    TOKEN_REJECTED = "TokenRejected"  # noqa: S105 - a reason
+    AUTHENTICATION_FAILED = "AuthenticationFailed"
+    BOT_CHANGED = "BotChanged"
+    # IntentsAllowed, SinksAvailable, IdentifyBudget
+    NOT_TRIED_YET = "NotTriedYet"
+    AVAILABLE = "Available"
+    EXHAUSTED = "BudgetExhausted"
+    # Progressing
+    COMPLETE = "Complete"
+    ROLLING_OUT = "RollingOut"
+    HAND_OVER_FAILED = "HandOverFailed"
+    HAND_OVER_STALLED = "HandOverStalled"
+    REIDENTIFY_NOT_SUPPORTED = "ReidentifyNotSupported"
+    # Degraded
+    AS_EXPECTED = "AsExpected"
+    RESHARDING_NOT_SUPPORTED = "ReshardingNotSupported"
+    SHARDS_NOT_READY = "ShardsNotReady"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a condition is to say."""
+
+    type: ConditionType
+    status: str
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the gateway's planner found out beyond what was observed.
+
+    `expected`: how many ranges the layout has; 0 before it is known. `reshard`: what is asked of the layout and refused.
+    `outdated`: ranges that run an older revision. `old_identity`: ranges that keep the intents they identified with.
+    """
+
+    expected: int = 0
+    reshard: str = ""
+    outdated: int = 0
+    old_identity: int = 0
+
+
+# --- TokenValid ---------------------------------------------------------------------------------------------------
+
+
+def token_valid(seen: GatewayObserved) -> Said:
+    """Judge the token: the Secret, Discord's HTTP API, and its gateway."""
+    kind = ConditionType.TOKEN_VALID
+    if seen.token.problem is not None:
+        return Said(kind, FALSE, seen.token.problem.value, seen.token.message)
+    spec = seen.any_spec
+    if spec is not None and spec.bot_id != seen.token.bot_id:
+        message = f"the token is of bot {seen.token.bot_id}, the running shards are of bot {spec.bot_id}"
+        return Said(kind, FALSE, Reason.BOT_CHANGED, f"{message}; make another DiscordGateway for another bot")
+    if seen.answer.verdict is Verdict.REJECTED:
+        return Said(kind, FALSE, Reason.TOKEN_REJECTED, f"{seen.answer.trouble}; put a valid one into the Secret")
+    if seen.refused:
+        return Said(kind, FALSE, Reason.AUTHENTICATION_FAILED, f"{seen.refused}; put a valid token into the Secret")
+    if seen.answer.verdict is Verdict.ACCEPTED:
+        return Said(kind, TRUE, Reason.ACCEPTED, f"Discord takes the token of bot {seen.token.bot_id}")
+    trouble = seen.answer.trouble
+    reason = Reason.DISCORD_UNREACHABLE if trouble else Reason.NOT_ASKED_YET
+    return Said(kind, UNKNOWN, reason, trouble or "Discord has not been asked yet")
+
+
+# --- IntentsAllowed -----------------------------------------------------------------------------------------------
+
+
+def _parked_with(seen: GatewayObserved, *codes: CloseCode) -> tuple[RangeKey, Parked] | None:
+    """Find a range that Discord refused with one of these codes."""
+    return next(((key, one) for key, one in sorted(seen.totals.parked.items()) if one.code in codes), None)
+
+
+def _disallowed(seen: GatewayObserved) -> str:
+    names = ", ".join(intent_names(bits(seen.gateway.spec) & PRIVILEGED_INTENTS)) or "one of the intents"
+    return (
+        f"Discord refuses {names} (4014): switch the privileged intents on in the Developer Portal"
+        " (Bot > Privileged Gateway Intents), or take them out of spec.intents; then change the spec"
+    )
+
+
+def _undefined(seen: GatewayObserved) -> str:
+    known = sum(Intent)
+    unknown = bits(seen.gateway.spec) & ~known
+    named = [str(bit) for bit in range(unknown.bit_length()) if unknown >> bit & 1]
+    what = f"bits {', '.join(named)} of spec.intentBits" if named else "the intents"
+    return f"Discord does not know {what} (4013): correct spec.intents and spec.intentBits"
+
+
+def intents_allowed(seen: GatewayObserved) -> Said:
+    """Judge the intents by what Discord's gateway said."""
+    kind = ConditionType.INTENTS_ALLOWED
+    if _parked_with(seen, CloseCode.DISALLOWED_INTENTS):
+        return Said(kind, FALSE, Reason.INTENTS_DISALLOWED, _disallowed(seen))
+    if _parked_with(seen, CloseCode.INVALID_INTENTS):
+        return Said(kind, FALSE, Reason.INTENTS_INVALID, _undefined(seen))
+    if seen.totals.proven:
+        return Said(kind, TRUE, Reason.ACCEPTED, "Discord has taken the intents")
+    return Said(kind, UNKNOWN, Reason.NOT_TRIED_YET, "no shard has identified with these intents yet")
+
+
+# --- SinksAvailable, IdentifyBudget -------------------------------------------------------------------------------
+
+
+def sinks_available(seen: GatewayObserved) -> Said:
+    """Judge the sinks by what the pods say."""
+    kind, troubles = ConditionType.SINKS_AVAILABLE, seen.totals.sink_troubles
+    if troubles:
+        key = min(troubles)
+        message = f"{troubles[key]} (ShardRange {key.name}; {len(troubles)} of {len(seen.totals.members)} ranges)"
+        return Said(kind, FALSE, Reason.SINK_UNAVAILABLE, message)
+    if not seen.totals.sinks_known:
+        return Said(kind, UNKNOWN, Reason.NOT_TRIED_YET, "no pod has reported its sinks yet")
+    return Said(kind, TRUE, Reason.AVAILABLE, "all sinks take events")
+
+
+def identify_budget(seen: GatewayObserved) -> Said:
+    """Judge whether there are identifies for all shards that need one."""
+    kind, budget = ConditionType.IDENTIFY_BUDGET, seen.budget
+    if budget is None:
+        return Said(kind, UNKNOWN, Reason.NOT_ASKED_YET, "Discord has not been asked yet")
+    left = f"{budget.reserve} of {budget.total} are held in reserve; the budget is full again at {budget.reset_time}"
+    if budget.short:
+        message = f"{budget.short} more identifies are needed than may be granted today: {left}"
+        return Said(kind, FALSE, Reason.EXHAUSTED, message)
+    return Said(kind, TRUE, Reason.AVAILABLE, left)
+
+
+# --- Progressing, Degraded ----------------------------------------------------------------------------------------
+
+
+def progressing(seen: GatewayObserved, facts: Facts) -> Said:
+    """Judge whether what is under way gets on. False only means stuck."""
+    kind, totals = ConditionType.PROGRESSING, seen.totals
+    if totals.failed:
+        names = ", ".join(sorted(key.name for key in totals.failed)[:3])
+        message = f"the new revision did not come up on {names}, which went back to the old one; correct the spec"
+        return Said(kind, FALSE, Reason.HAND_OVER_FAILED, message)
+    if seen.stalled:
+        names = ", ".join(sorted(key.name for key in seen.stalled)[:3])
+        return Said(kind, FALSE, Reason.HAND_OVER_STALLED, f"the new pods of {names} do not get ready to take over")
+    if facts.old_identity:
+        message = (
+            f"{facts.old_identity} ranges keep the intents, presence and large threshold that they identified with:"
+            " re-identify rollouts are not supported yet"
+        )
+        return Said(kind, FALSE, Reason.REIDENTIFY_NOT_SUPPORTED, message)
+    if facts.outdated:
+        return Said(kind, TRUE, Reason.ROLLING_OUT, f"{facts.outdated} of {facts.expected} ranges are still to change")
+    if totals.moving or len(totals.members) < facts.expected or not facts.expected:
+        return Said(kind, TRUE, Reason.STARTING, f"{totals.ready_ranges} of {facts.expected} ranges are ready")
+    return Said(kind, TRUE, Reason.COMPLETE, f"{len(totals.members)} ranges run the wanted revision")
+
+
+def degraded(seen: GatewayObserved, facts: Facts) -> Said:
+    """Judge whether something that was asked for is not done, or something that worked does not."""
+    kind, totals = ConditionType.DEGRADED, seen.totals
+    if facts.reshard:
+        message = f"{facts.reshard}; resharding is not supported yet, the running layout stays"
+        return Said(kind, TRUE, Reason.RESHARDING_NOT_SUPPORTED, message)
+    if totals.parked:
+        key, parked = min(totals.parked.items())
+        message = f"Discord refuses shard {parked.shard} ({parked.code}) of ShardRange {key.name}"
+        return Said(kind, TRUE, Reason.REFUSED, message)
+    if totals.not_up and was_ready(seen.gateway.status):
+        return Said(kind, TRUE, Reason.SHARDS_NOT_READY, not_ready_message(seen))
+    return Said(kind, FALSE, Reason.AS_EXPECTED, "nothing is wrong")
+
+
+def was_ready(status: GatewayStatus) -> bool:
+    """Say whether the gateway was ready before, and lost it."""
+    ready = find(status.conditions, ConditionType.READY)
+    return ready is not None and (ready.status == TRUE or ready.reason == Reason.DEGRADED)
+
+
+def find(conditions: tuple[Condition, ...], kind: ConditionType) -> Condition | None:
+    """Find a condition by its type."""
+    return next((one for one in conditions if one.type == kind), None)
+
+
+def not_ready_message(seen: GatewayObserved) -> str:
+    """Say how many shards are not ready, and where one of them is."""
+    totals = seen.totals
+    where = f"; ShardRange {min(totals.not_up).name}" if totals.not_up else ""
+    return f"{totals.ready_shards} of {totals.shards} shards are ready{where}"
+
+
+# --- Ready --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """All that `Ready` is judged from."""
+
+    seen: GatewayObserved
+    facts: Facts
+    token: Said
+    intents: Said
+    sinks: Said
+    budget: Said
+
+
+_Obstacle = Callable[[_Judged], tuple[str, str] | None]
+
+
+def _bot_in_use(judged: _Judged) -> tuple[str, str] | None:
+    rival = judged.seen.rival
+    if rival is None:
+        return None
+    message = f"bot {judged.seen.token.bot_id} belongs to DiscordGateway {rival.name} in namespace {rival.namespace}"
+    return Reason.BOT_IN_USE, f"{message}; a bot belongs to one namespace"
+
+
+def _token(judged: _Judged) -> tuple[str, str] | None:
+    return (Reason.TOKEN_INVALID, judged.token.message) if judged.token.status == FALSE else None
+
+
+def _intents(judged: _Judged) -> tuple[str, str] | None:
+    return (judged.intents.reason, judged.intents.message) if judged.intents.status == FALSE else None
+
+
+_REFUSALS: Final = {
+    CloseCode.INVALID_SHARD: (
+        Reason.INVALID_SHARD,
+        "Discord refuses the shard count {total} (4010): a very large bot needs a multiple of the number Discord gave"
+        " it; delete the DiscordGateway and apply it with spec.shards.count left out",
+    ),
+    CloseCode.SHARDING_REQUIRED: (
+        Reason.SHARDING_REQUIRED,
+        "Discord asks for more shards than {total} (4011), at most 2,500 guilds each; delete the DiscordGateway and"
+        " apply it with a larger spec.shards.count, or with it left out",
+    ),
+}
+
+
+def _refused(judged: _Judged) -> tuple[str, str] | None:
+    if not judged.seen.totals.parked:
+        return None
+    key, parked = min(judged.seen.totals.parked.items())
+    total = judged.seen.ranges[key].spec.total
+    fallback = (Reason.REFUSED, f"Discord refuses shard {parked.shard} ({parked.code}): {parked.message}")
+    known = {int(code): text for code, text in _REFUSALS.items()}
+    reason, message = known.get(parked.code, fallback)
+    return reason, message.replace("{total}", str(total))
+
+
+def _asking(judged: _Judged) -> tuple[str, str] | None:
+    unknown = judged.token.status == UNKNOWN and not judged.facts.expected
+    reason = Reason.DISCORD_UNREACHABLE if judged.seen.answer.trouble else Reason.STARTING
+    return (reason, judged.token.message) if unknown else None
+
+
+def _sinks(judged: _Judged) -> tuple[str, str] | None:
+    return (Reason.SINK_UNAVAILABLE, judged.sinks.message) if judged.sinks.status == FALSE else None
+
+
+def _on_hold(judged: _Judged) -> tuple[str, str] | None:
+    held = judged.seen.gateway.spec.identify.hold and judged.seen.totals.need > 0
+    return (Reason.ON_HOLD, "spec.identify.hold keeps shards from identifying") if held else None
+
+
+def _budget(judged: _Judged) -> tuple[str, str] | None:
+    return (Reason.WAITING_FOR_BUDGET, judged.budget.message) if judged.budget.status == FALSE else None
+
+
+def _shards(judged: _Judged) -> tuple[str, str] | None:
+    seen, facts = judged.seen, judged.facts
+    complete = bool(facts.expected) and len(seen.totals.members) >= facts.expected and not seen.totals.not_up
+    if complete:
+        return None
+    lost = was_ready(seen.gateway.status) and bool(facts.expected)
+    return (Reason.DEGRADED if lost else Reason.STARTING), not_ready_message(seen)
+
+
+_OBSTACLES: Final[tuple[_Obstacle, ...]] = (
+    _bot_in_use,
+    _token,
+    _intents,
+    _refused,
+    _asking,
+    _sinks,
+    _on_hold,
+    _budget,
+    _shards,
+)
+
+
+def ready(judged: _Judged) -> Said:
+    """Judge whether all shards do their work, and name the first obstacle if not."""
+    kind, seen = ConditionType.READY, judged.seen
+    for obstacle in _OBSTACLES:
+        found = obstacle(judged)
+        if found is not None:
+            return Said(kind, FALSE, *found)
+    before = find(seen.gateway.status.conditions, kind)
+    if seen.totals.unheard and before is not None:
+        # The operator came up a moment ago and has not heard every holder: what stood there stands.
+        return Said(kind, before.status, before.reason, before.message)
+    if seen.totals.unheard:
+        return Said(kind, FALSE, Reason.STARTING, "waiting for the first heartbeats")
+    return Said(kind, TRUE, Reason.READY, f"all {seen.totals.shards} shards are ready")
+
+
+def judge(seen: GatewayObserved, facts: Facts) -> tuple[Said, ...]:
+    """Give all conditions."""
+    token, intents, sinks = token_valid(seen), intents_allowed(seen), sinks_available(seen)
+    budget = identify_budget(seen)
+    verdict = ready(_Judged(seen, facts, token, intents, sinks, budget))
+    return (verdict, progressing(seen, facts), degraded(seen, facts), token, intents, sinks, budget)
+
+
+def merge(
+    before: tuple[Condition, ...], said: tuple[Said, ...], *, generation: int, now: str
+) -> tuple[Condition, ...]:
+    """Lay verdicts over the conditions that stand there: the time of a transition stays while the status does."""
+    known = {one.type: one for one in before}
+    return tuple(_condition(known.get(one.type), one, generation, now) for one in said)
+
+
+def _condition(before: Condition | None, said: Said, generation: int, now: str) -> Condition:
+    same = before is not None and before.status == said.status
+    since = before.last_transition_time if before is not None and same else now
+    message = said.message[:_MESSAGE_LENGTH]
+    return Condition(said.type.value, said.status, str(said.reason), message, generation, since)

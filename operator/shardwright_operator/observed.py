@@ -1,0 +1,148 @@
+"""What the planners look at: one frozen value each, read in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shardwright_api.resources import DiscordGateway, RangeSpec, ShardRange
+from shardwright_operator.asker import NOT_ASKED, Answer
+from shardwright_operator.keys import GatewayKey, RangeKey
+from shardwright_operator.sums import GatewayTotals, RangeSummary
+from shardwright_operator.tokens import TokenState
+from shardwright_operator.views import Pod
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a gateway wants of its pods, as its own key last found out.
+
+    `secret_version`: the version of the Secret that a pod made now would mount. `blamed_version`: the version that pods
+    which Discord refuses now had read, since the kubelet brings a new one to running pods only after a minute or two.
+    `healed`: the token was changed since it was refused, and Discord's HTTP API takes it.
+    """
+
+    gateway: DiscordGateway
+    revision: str
+    image: str
+    pull_policy: str
+    create_pods: bool
+    secret_version: str = ""
+    blamed_version: str = ""
+    healed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeObserved:
+    """A range and all that belongs to it. Seconds are the operator's own: for how long it has seen something be so.
+
+    `pods` are those of this very ShardRange. `lost`: UIDs of pods whose node is gone or does not report. `launch_in`:
+    seconds until another pod may be made. `released_for`: how long the active pod has had its chance to take over.
+    """
+
+    shard_range: ShardRange
+    summary: RangeSummary
+    pods: tuple[Pod, ...]
+    wanted: Wanted
+    silent: bool = False
+    lost: frozenset[str] = frozenset()
+    may_fence: bool = True
+    launch_in: float = 0.0
+    crashed_for: float = 0.0
+    released_for: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetVerdict:
+    """What the bot's key says of a gateway's identifies. `short`: those that are needed and cannot be granted yet."""
+
+    total: int
+    remaining: int
+    reserve: int
+    short: int
+    reset_time: str
+    canary: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayObserved:
+    """A gateway and all that belongs to it.
+
+    `ranges` are all ShardRanges that the operator knows, whoever owns them. `rival`: the gateway in another namespace
+    to which the bot belongs. `refused`: why Discord's gateway refuses the token, where it does. `stalled`: ranges whose
+    new pod does not get ready to take over. `children_due`: the children are to be applied again. `buckets`: those whose
+    Lease exists. `gauges_due`: a minute has passed since the gauges were written.
+    """
+
+    gateway: DiscordGateway
+    token: TokenState
+    answer: Answer = NOT_ASKED
+    rival: GatewayKey | None = None
+    refused: str = ""
+    totals: GatewayTotals
+    ranges: Mapping[RangeKey, ShardRange]
+    summaries: Mapping[RangeKey, RangeSummary]
+    pods: int = 0
+    budget: BudgetVerdict | None = None
+    stalled: frozenset[RangeKey] = frozenset()
+    default_image: str
+    pull_policy: str
+    blamed_version: str = ""
+    children_due: bool = True
+    buckets: frozenset[int] = frozenset()
+    gauges_due: bool = True
+    now: str
+
+    @property
+    def owned(self) -> list[RangeKey]:
+        """The gateway's own ranges, ascending by shard."""
+        return sorted(self.totals.members, key=lambda key: self.ranges[key].spec.first)
+
+    @property
+    def any_spec(self) -> RangeSpec | None:
+        """The spec of one of its ranges, for what all of them share."""
+        key = next(iter(self.totals.members), None)
+        return None if key is None else self.ranges[key].spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeBudget:
+    """A range as the bot's key sees it.
+
+    `blocked`: parked, and what caused it has not changed. `retry`: parked, the cause has changed, and the pod that
+    holds the range knows. `paced_for`: seconds until identifies beyond the first of each shard may be granted again;
+    `one_at_a_time`: the last ones did not last. `quiet_for`: seconds since the range last spent an identify.
+    """
+
+    shard_range: ShardRange
+    summary: RangeSummary
+    blocked: bool = False
+    retry: bool = False
+    paced_for: float = 0.0
+    one_at_a_time: bool = False
+    quiet_for: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayBudget:
+    """A gateway as the bot's key sees it. `eligible`: its token works, it is not on hold, the bot is its own."""
+
+    key: GatewayKey
+    eligible: bool
+    reserve_percent: int
+    ranges: tuple[RangeBudget, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BotObserved:
+    """A bot: all gateways that share it, oldest first.
+
+    `spent`: identifies that Discord's answer does not count yet. `age`: seconds since Discord was asked.
+    `until_reset`: seconds until the budget is full again.
+    """
+
+    answer: Answer
+    gateways: tuple[GatewayBudget, ...]
+    spent: int = 0
+    age: float = 0.0
+    until_reset: float = 0.0

@@ -1,0 +1,412 @@
+"""Which pod serves a range: the hand-over, and what to do when something breaks in the middle of it.
+
+`plan_range` looks at a range and its pods and gives the first row of `TABLE` that applies. Each row does one thing; what
+it writes comes back as a change of the range, which is then planned anew, until a row says that nothing is to be done.
+So every step is taken from the objects alone, and an operator that died in between goes on where the objects stand.
+
+A hand-over, step by step (pod A runs an old revision, or its Discord refusal can be healed by a new pod):
+
+1. *launch*: the incarnation is raised by compare-and-swap, then pod B is made. B connects its sinks, reports `standby`.
+2. *activate*: `activePod: B` and `epoch` + 1, by compare-and-swap.
+3. A lets go: closes its websockets with 4000, empties `holder`. (The pods' part.)
+4. B takes `holder`, and resumes. (The pods' part.)
+5. *retire*: B holds, and is up: A is deleted.
+
+What holds at any time: one pod is named active; the active pod is the only one that takes the range; no row raises an
+identify grant. A range never has more than two pods that could work: the active one, and one that waits or lets go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, NamedTuple
+
+import msgspec
+
+from shardwright_api.discord import CloseCode
+from shardwright_api.resources import RangeSpec, ShardRange, ShardState
+from shardwright_operator import render
+from shardwright_operator.actions import Action, Announce, Create, DeletePod, PatchRange, Plan
+from shardwright_operator.events import Announcement, EventReason
+from shardwright_operator.kube import PODS, RANGES
+from shardwright_operator.observed import RangeObserved, Wanted
+from shardwright_operator.sums import (
+    ANNOTATION_FAILED_REVISION,
+    ANNOTATION_PARKED_CODE,
+    ANNOTATION_PARKED_GENERATION,
+    ANNOTATION_PARKED_REVISION,
+    ANNOTATION_PARKED_SECRET,
+    PARKED_ANNOTATIONS,
+    Parked,
+    needs_identify,
+    parked_row,
+)
+from shardwright_operator.views import Pod
+
+CRASH_PATIENCE: Final = 3.0
+"""Seconds in CrashLoopBackOff after which a pod is replaced."""
+TAKE_OVER_PATIENCE: Final = 10.0
+"""Seconds that a new pod has to come up once its predecessor let go."""
+STANDBY_PATIENCE: Final = 120.0
+"""Seconds after which a new pod that does not stand by is reported."""
+_LAUNCH_STEP: Final = 5.0
+_LAUNCH_LIMIT: Final = 300.0
+_FREE_LAUNCHES: Final = 2
+
+
+def launch_pace(launches: int) -> float:
+    """Give the seconds between pods of a range that does not come up: two at once, then doubling to five minutes."""
+    if launches < _FREE_LAUNCHES:
+        return 0.0
+    return min(_LAUNCH_LIMIT, _LAUNCH_STEP * 2.0 ** (launches - _FREE_LAUNCHES))
+
+
+# --- the situation ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What follows from what was observed."""
+
+    seen: RangeObserved
+
+    @property
+    def range(self) -> ShardRange:
+        """The range."""
+        return self.seen.shard_range
+
+    @property
+    def spec(self) -> RangeSpec:
+        """The range's spec."""
+        return self.range.spec
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the gateway wants."""
+        return self.seen.wanted
+
+    @property
+    def holder(self) -> str:
+        """The UID of the pod that holds the sessions, or an empty string."""
+        return self.range.status.holder
+
+    def pod(self, uid: str) -> Pod | None:
+        """Find a pod by its UID."""
+        return next((pod for pod in self.seen.pods if pod.uid == uid), None)
+
+    @cached_property
+    def active(self) -> Pod | None:
+        """The pod that is to hold the range, if it exists."""
+        return self.pod(self.spec.active_pod)
+
+    @property
+    def parked(self) -> Parked | None:
+        """A shard that Discord refused."""
+        return self.seen.summary.parked
+
+    def lost(self, pod: Pod) -> bool:
+        """Say whether a pod went down with its node: the node does not report, and neither does the holder."""
+        return pod.uid in self.seen.lost and self.seen.silent
+
+    @property
+    def crashed(self) -> bool:
+        """Whether the active pod crash-loops. A parked one waits for people, however often its container restarts."""
+        active = self.active
+        patience_is_over = self.seen.crashed_for >= CRASH_PATIENCE
+        return active is not None and active.crash_looping and patience_is_over and self.parked is None
+
+    @property
+    def works(self) -> bool:
+        """Whether the active pod can hold the range at all."""
+        active = self.active
+        return active is not None and active.usable and not self.lost(active) and not self.crashed
+
+    @cached_property
+    def others(self) -> list[Pod]:
+        """The pods beside the active one that could hold the range: best first."""
+        usable = [pod for pod in self.seen.pods if pod.usable and pod is not self.active and not self.lost(pod)]
+        return sorted(usable, key=lambda pod: (pod.revision == self.spec.revision, pod.incarnation), reverse=True)
+
+    @property
+    def successor(self) -> Pod | None:
+        """The pod that takes over when the active one cannot."""
+        return next((pod for pod in self.others if not pod.crash_looping), None)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the active pod holds the range."""
+        return bool(self.holder) and self.holder == self.spec.active_pod
+
+    @property
+    def serves(self) -> bool:
+        """Whether the active pod holds the range, and each shard is READY or must identify for reasons of its own."""
+        rows, intents = self.range.status.shards, self.spec.config.intents
+        fine = all(
+            row.state in {ShardState.READY, ShardState.IDENTIFYING} or needs_identify(row, intents) for row in rows
+        )
+        return self.holds and bool(rows) and fine
+
+    @property
+    def settled(self) -> bool:
+        """Whether the hand-over to the active pod is over."""
+        return self.serves or (self.holds and self.parked is not None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no shard of the range is READY: there is nothing to interrupt."""
+        return all(row.state is not ShardState.READY for row in self.range.status.shards)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the wanted revision was tried, and did not come up."""
+        return self.range.metadata.annotations.get(ANNOTATION_FAILED_REVISION) == self.spec.revision
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the active pod must be replaced though it works."""
+        active = self.active
+        return active is not None and (self._old_revision(active) or self._old_secret(active))
+
+    def _old_revision(self, pod: Pod) -> bool:
+        return pod.revision != self.spec.revision and not self.failed
+
+    def _old_secret(self, pod: Pod) -> bool:
+        """Say whether a new pod would read another token than this one, which Discord refused.
+
+        The kubelet brings a changed Secret to a running pod after a minute or two; a new pod has it at once.
+        """
+        refused = self.parked is not None and self.parked.code == CloseCode.AUTHENTICATION_FAILED
+        return refused and self.wanted.healed and pod.secret_version != self.wanted.secret_version
+
+    @property
+    def replacement(self) -> Pod | None:
+        """The pod that is to take over from an outdated one."""
+        fresh = (pod for pod in self.others if not self._old_revision(pod) and not self._old_secret(pod))
+        return next(fresh, None) if self.outdated else None
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether the replacement may take over: it reports its sinks, or there is nothing to lose."""
+        pod = self.replacement
+        if pod is None:
+            return False
+        report = self.range.status.standby.get(pod.uid)
+        return report is not None and (report.sinks_available or self.idle)
+
+    @property
+    def predecessor(self) -> Pod | None:
+        """The pod of the old revision that could take the range back."""
+        return next((pod for pod in self.others if pod.revision != self.spec.revision), None)
+
+
+# --- what the rows do ---------------------------------------------------------------------------------------------
+
+
+def _announce(situation: Situation, reason: EventReason, note: str, *, warning: bool = False) -> Announce:
+    return Announce(Announcement(RANGES.kind, situation.range.metadata, reason, note, warning))
+
+
+def _patch(situation: Situation, annotations: dict[str, str | None] | None = None, **changes: object) -> PatchRange:
+    spec = msgspec.structs.replace(situation.spec, **changes)
+    fences = spec.fenced_holder != situation.spec.fenced_holder
+    return PatchRange(situation.range, spec, annotations or {}, fences)
+
+
+def _activate(situation: Situation, pod: Pod) -> list[Action]:
+    note = f"Pod {pod.metadata.name} is to take the range over"
+    return [
+        _patch(situation, active_pod=pod.uid, epoch=situation.spec.epoch + 1),
+        _announce(situation, EventReason.POD_ACTIVATED, note),
+    ]
+
+
+def _launch(situation: Situation) -> list[Action]:
+    incarnation = situation.spec.incarnation + 1
+    body = render.pod(situation.wanted, situation.range, incarnation)
+    return [
+        _patch(situation, incarnation=incarnation),
+        Create(PODS, body),
+        _announce(situation, EventReason.POD_CREATED, f"Pod {body['metadata']['name']} was made"),
+    ]
+
+
+def _succeed(situation: Situation) -> list[Action]:
+    assert situation.successor is not None
+    if situation.crashed and situation.successor is situation.predecessor:
+        return _take_back(situation)
+    return _activate(situation, situation.successor)
+
+
+def _note_parking(situation: Situation) -> list[Action]:
+    assert situation.parked is not None
+    holder, wanted = situation.pod(situation.holder), situation.wanted
+    revision = holder.revision if holder is not None else situation.spec.revision
+    note = f"Shard {situation.parked.shard}: Discord answered {situation.parked.code}: {situation.parked.message}"
+    annotations: dict[str, str | None] = {
+        ANNOTATION_PARKED_CODE: str(situation.parked.code),
+        ANNOTATION_PARKED_SECRET: wanted.blamed_version,
+        ANNOTATION_PARKED_REVISION: revision,
+        ANNOTATION_PARKED_GENERATION: str(wanted.gateway.metadata.generation),
+    }
+    return [
+        _patch(situation, annotations),
+        _announce(situation, EventReason.SHARD_PARKED, note, warning=True),
+    ]
+
+
+def _forget_parking(situation: Situation) -> list[Action]:
+    return [_patch(situation, dict.fromkeys(PARKED_ANNOTATIONS))]
+
+
+def _fence(situation: Situation) -> list[Action]:
+    holder = situation.pod(situation.holder)
+    where = "its pod is gone" if holder is None else f"its pod {holder.metadata.name} ends, or its node does not report"
+    note = f"The holder {situation.holder} is silent, and {where}: its successor need not wait for it"
+    return [
+        _patch(situation, fenced_holder=situation.holder),
+        _announce(situation, EventReason.HOLDER_FENCED, note, warning=True),
+    ]
+
+
+def _take_back(situation: Situation) -> list[Action]:
+    pod, failed = situation.predecessor, situation.active
+    assert pod is not None
+    name = failed.metadata.name if failed is not None else "the new pod"
+    note = f"{name} did not come up with revision {situation.spec.revision}: {pod.metadata.name} takes the range back"
+    annotations: dict[str, str | None] = {ANNOTATION_FAILED_REVISION: situation.spec.revision}
+    return [
+        _patch(situation, annotations, active_pod=pod.uid, epoch=situation.spec.epoch + 1),
+        _announce(situation, EventReason.HAND_OVER_FAILED, note, warning=True),
+    ]
+
+
+def _delete(situation: Situation, pods: list[Pod]) -> list[Action]:
+    announce = (f"Pod {pod.metadata.name} is no longer needed" for pod in pods)
+    return [
+        *(DeletePod(pod) for pod in pods),
+        *(_announce(situation, EventReason.POD_RETIRED, note) for note in announce),
+    ]
+
+
+def _superfluous(situation: Situation) -> list[Pod]:
+    """List the pods that may go: ended ones, and those that neither hold, nor wait, nor could take back."""
+    ended = [pod for pod in situation.seen.pods if pod.dead and not pod.terminating and pod is not situation.active]
+    if situation.settled and not situation.outdated:
+        return ended + situation.others
+    needed = {situation.holder}
+    candidate = situation.replacement if situation.outdated else next(iter(situation.others), None)
+    if situation.holds or situation.pod(situation.holder) is None:
+        needed.add(candidate.uid if candidate is not None else "")
+    return ended + [pod for pod in situation.others if pod.uid not in needed]
+
+
+# --- the table ----------------------------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """When this is so, do that. `wait`: seconds until it may be otherwise without any change of an object."""
+
+    name: str
+    when: Callable[[Situation], bool]
+    do: Callable[[Situation], list[Action]]
+    wait: Callable[[Situation], float | None] = lambda _: None
+
+
+def _nothing(_: Situation) -> list[Action]:
+    return []
+
+
+def _going(s: Situation) -> bool:
+    return s.range.metadata.deletion_timestamp is not None or s.wanted.gateway.metadata.deletion_timestamp is not None
+
+
+def _newly_parked(s: Situation) -> bool:
+    refused = parked_row(s.range.status.shards) is not None
+    return refused and s.seen.summary.open == 0 and ANNOTATION_PARKED_CODE not in s.range.metadata.annotations
+
+
+def _no_longer_parked(s: Situation) -> bool:
+    works = parked_row(s.range.status.shards) is None and not s.idle
+    return works and ANNOTATION_PARKED_CODE in s.range.metadata.annotations
+
+
+def _fence_due(s: Situation) -> bool:
+    unfenced = s.holder not in {"", s.spec.active_pod, s.spec.fenced_holder}
+    pod = s.pod(s.holder)
+    return unfenced and s.seen.silent and (pod is None or not pod.usable or s.lost(pod))
+
+
+def _take_back_due(s: Situation) -> bool:
+    changing = not s.holder or s.holds
+    return s.works and changing and not s.settled and s.predecessor is not None and not s.failed
+
+
+def _crash_wait(s: Situation) -> float | None:
+    looping = s.active is not None and s.active.crash_looping and s.parked is None
+    return max(0.1, CRASH_PATIENCE - s.seen.crashed_for) if looping and not s.crashed else None
+
+
+def _spooling(s: Situation) -> bool:
+    """Say whether events wait on the pod's disk, and drain: they would have to be fetched from Discord again."""
+    return s.range.status.spool_bytes > 0 and all(sink.available for sink in s.range.status.sinks)
+
+
+TABLE: Final[tuple[Row, ...]] = (
+    Row("the range or its gateway is being deleted", _going, _nothing),
+    Row("Discord refused a shard: note with which token and revision", _newly_parked, _note_parking),
+    Row("Discord no longer refuses: forget it", _no_longer_parked, _forget_parking),
+    Row("the active pod is lost, another could work", lambda s: not s.works and s.successor is not None, _succeed),
+    Row("the active pod is lost, none may be made", lambda s: not s.works and not s.wanted.create_pods, _nothing),
+    Row(
+        "the active pod is lost, and the last ones did not come up either: wait",
+        lambda s: not s.works and s.seen.launch_in > 0,
+        _nothing,
+        lambda s: s.seen.launch_in,
+    ),
+    Row("the active pod is lost, or there was none yet", lambda s: not s.works, _launch),
+    Row("the old holder is dead: wait for our turn to fence", lambda s: _fence_due(s) and not s.seen.may_fence, _nothing, lambda _: 5.0),
+    Row("the old holder is dead", _fence_due, _fence),
+    Row("pods are left over", lambda s: bool(_superfluous(s)), lambda s: _delete(s, _superfluous(s))),
+    Row(
+        "the new pod has its chance to come up",
+        lambda s: _take_back_due(s) and s.seen.released_for < TAKE_OVER_PATIENCE,
+        _nothing,
+        lambda s: TAKE_OVER_PATIENCE - s.seen.released_for,
+    ),
+    Row("the new pod did not come up: its predecessor takes the range back", _take_back_due, _take_back),
+    Row("the hand-over is not over", lambda s: bool(s.holder) and not s.holds, _nothing),
+    Row("the replacement stands by", lambda s: s.stands_by, lambda s: _activate(s, s.replacement or s.seen.pods[0])),
+    Row("the replacement gets ready", lambda s: s.replacement is not None, _nothing, lambda _: STANDBY_PATIENCE),
+    Row("the active pod is outdated, none may be made", lambda s: s.outdated and not s.wanted.create_pods, _nothing),
+    Row(
+        "the active pod is outdated, and must wait",
+        lambda s: s.outdated and (s.seen.launch_in > 0 or _spooling(s)),
+        _nothing,
+        lambda s: max(1.0, s.seen.launch_in),
+    ),
+    Row("the active pod is outdated", lambda s: s.outdated, _launch),
+    Row("all is well", lambda _: True, _nothing),
+)
+
+
+def plan_range(seen: RangeObserved) -> Plan:
+    """Decide what to do for a range now."""
+    situation = Situation(seen)
+    row = next(row for row in TABLE if row.when(situation))
+    waits = [wait for wait in (row.wait(situation), _crash_wait(situation)) if wait is not None]
+    return Plan(tuple(row.do(situation)), min(waits, default=None), row.name)
+
+
+def on_trial(seen: RangeObserved) -> str:
+    """Name the active pod while it has its chance to come up after its predecessor let go; else an empty string."""
+    situation = Situation(seen)
+    return situation.spec.active_pod if _take_back_due(situation) else ""
+
+
+def awaited(seen: RangeObserved) -> str:
+    """Name the new pod that is to get ready to take over; else an empty string."""
+    situation = Situation(seen)
+    pod = situation.replacement
+    return pod.uid if pod is not None and not situation.stands_by else ""

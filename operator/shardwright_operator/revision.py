@@ -1,0 +1,39 @@
+"""The revision of a gateway's pods: a hash of what they must be restarted for, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+import msgspec
+
+from shardwright_api.resources import GatewaySpec, to_wire
+
+LIVE_FIELDS: Final = frozenset({"shards", "identify"})
+"""Fields of the spec that are the operator's own: a change of them moves no pod."""
+LIVE_TRANSPORT: Final = frozenset({"apiURL"})
+
+
+def canonical(spec: GatewaySpec) -> dict[str, Any]:
+    """Strip the spec of what is live, and of what stands at its default."""
+    wire = {name: value for name, value in to_wire(spec).items() if name not in LIVE_FIELDS}
+    transport = {name: value for name, value in wire.pop("transport", {}).items() if name not in LIVE_TRANSPORT}
+    return {**wire, "transport": transport} if transport else wire
+
+
+def revision(spec: GatewaySpec) -> str:
+    """Hash the canonical spec into ten hexadecimal digits."""
+    text = msgspec.json.encode(canonical(spec), order="deterministic")
+    return hashlib.sha256(text).hexdigest()[:10]
+
+
+def merge_diff(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Give the JSON merge patch (RFC 7386) that turns `old` into `new`."""
+    patch: dict[str, Any] = {name: None for name in old if name not in new}
+    for name, value in new.items():
+        before = old.get(name)
+        if before == value:
+            continue
+        both = isinstance(before, dict) and isinstance(value, dict)
+        patch[name] = merge_diff(before, value) if both else value
+    return patch

@@ -1,0 +1,371 @@
+"""The operator's memory of the cluster: objects as last seen, and the sums over them.
+
+Who writes: kopf's events (gateways, pods, nodes), our own watch (ranges), our own full lists (all of them, at start and
+at every resync), and the answers to our own writes, so that a decision always sees what the one before it did. An
+object is replaced by a newer version only (`resourceVersion` compared as a number), and one that was deleted does not
+come back from a list that began before: the last deleted UIDs are remembered.
+
+Who reads: the three controllers. They get frozen structs and the running sums, and never wait.
+
+`enqueue` is called with the keys that a change concerns. A heartbeat that says nothing new concerns none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Container, Iterable
+from typing import Final, Protocol, TypeVar
+
+from shardwright_api.resources import DiscordGateway, ObjectMeta, ShardRange, ShardStatus
+from shardwright_operator.keys import BotKey, GatewayKey, Key, RangeKey
+from shardwright_operator.silence import Silence, Since
+from shardwright_operator.sums import GatewayTotals, RangeSummary, summarise
+from shardwright_operator.views import Node, Pod, gateway_key, gateway_key_of, owner_uid, range_key
+
+
+class _Object(Protocol):
+    """What every object has."""
+
+    @property
+    def metadata(self) -> ObjectMeta:
+        """Its name, version and the like."""
+        ...
+
+
+_O = TypeVar("_O", bound=_Object)
+
+_TOMBSTONES: Final = 20_000
+_IN_FLIGHT_SECONDS: Final = 10.0
+"""An identify that was counted this lately may not be in Discord's `remaining` yet."""
+
+
+def newer(candidate: ObjectMeta, known: ObjectMeta | None) -> bool:
+    """Say whether an object is a newer version of what is known, or another object under the same name."""
+    if known is None or candidate.uid != known.uid:
+        return True
+    return version(candidate.resource_version) > version(known.resource_version)
+
+
+def version(text: str) -> int:
+    """Read a resource version as the number that it is since Kubernetes 1.35 says so (KEP 5504)."""
+    return int(text) if text.isdecimal() else 0
+
+
+def _rows(rows: tuple[ShardStatus, ...]) -> tuple[object, ...]:
+    return tuple((row.id, row.state, row.session is None, row.intents, row.close, row.message) for row in rows)
+
+
+def range_concerns(old: ShardRange, new: ShardRange) -> bool:
+    """Say whether a change of a range is more than a heartbeat."""
+    before, after = old.status, new.status
+    return (
+        old.metadata.generation != new.metadata.generation
+        or old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
+        or old.metadata.annotations != new.metadata.annotations
+        or (before.holder, before.epoch, before.identifies_spent) != (after.holder, after.epoch, after.identifies_spent)
+        or before.sinks != after.sinks
+        or before.standby != after.standby
+        or (before.spool_bytes == 0) != (after.spool_bytes == 0)
+        or _rows(before.shards) != _rows(after.shards)
+    )
+
+
+def budget_concerns(old: RangeSummary | None, new: RangeSummary | None) -> bool:
+    """Say whether a change of a range may change what the bot's budget is used for."""
+
+    def relevant(summary: RangeSummary | None) -> object:
+        if summary is None:
+            return None
+        return (summary.need, summary.open, summary.spent, summary.proof, summary.parked, summary.holds, summary.up)
+
+    return relevant(old) != relevant(new)
+
+
+class Identifies:
+    """How many identifies a bot has spent since the operator came up, by the ranges' counters."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def count(self, number: int, now: float) -> None:
+        """Count identifies that a range reported."""
+        self.total += number
+        self._recent.append((now, number))
+
+    def settled(self, now: float) -> int:
+        """Count those that are old enough to be in what Discord answers now."""
+        while self._recent and now - self._recent[0][0] > _IN_FLIGHT_SECONDS:
+            self._recent.popleft()
+        return self.total - sum(number for _, number in self._recent)
+
+
+class Store:
+    """All that the operator has seen."""
+
+    def __init__(self, *, clock: Callable[[], float], enqueue: Callable[[Key], None]) -> None:
+        self.gateways: dict[GatewayKey, DiscordGateway] = {}
+        self.ranges: dict[RangeKey, ShardRange] = {}
+        self.nodes: dict[str, Node] = {}
+        self.nodes_known = False
+        self.summaries: dict[RangeKey, RangeSummary] = {}
+        self.silence = Silence()
+        self.since = Since()
+        self.identifies: defaultdict[str, Identifies] = defaultdict(Identifies)
+        self._pods: defaultdict[RangeKey, dict[str, Pod]] = defaultdict(dict)
+        self._pod_counts: Counter[GatewayKey] = Counter()
+        self._totals: defaultdict[str, GatewayTotals] = defaultdict(GatewayTotals)
+        self._bots: dict[GatewayKey, str] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._clock = clock
+        self._enqueue = enqueue
+
+    # --- reading
+
+    def pods(self, key: RangeKey) -> tuple[Pod, ...]:
+        """List the pods of a range, by name."""
+        return tuple(self._pods.get(key, {}).values())
+
+    def pod_count(self, key: GatewayKey) -> int:
+        """Count the pods of a gateway."""
+        return self._pod_counts[key]
+
+    def totals(self, gateway_uid: str) -> GatewayTotals:
+        """Give the sums over the ranges that a gateway owns."""
+        return self._totals[gateway_uid]
+
+    def gateways_of(self, bot_id: str) -> list[DiscordGateway]:
+        """List the gateways whose token is this bot's."""
+        keys = [key for key, bot in self._bots.items() if bot == bot_id]
+        return [self.gateways[key] for key in keys if key in self.gateways]
+
+    def bot_of(self, key: GatewayKey) -> str:
+        """Give the bot that a gateway's token belongs to, or an empty string."""
+        return self._bots.get(key, "")
+
+    # --- gateways and bots
+
+    def put_gateway(self, gateway: DiscordGateway) -> None:
+        """Remember a gateway."""
+        key = gateway_key(gateway)
+        known = self.gateways.get(key)
+        if gateway.metadata.uid in self._gone or not newer(gateway.metadata, known and known.metadata):
+            return
+        self.gateways[key] = gateway
+        same = known is not None and known.metadata.uid == gateway.metadata.uid
+        if known is None or not same or known.metadata.generation != gateway.metadata.generation:
+            self._enqueue(key)
+
+    def drop_gateway(self, key: GatewayKey, uid: str) -> None:
+        """Forget a gateway that was deleted."""
+        known = self.gateways.get(key)
+        self._bury(uid)
+        if known is not None and known.metadata.uid == uid:
+            del self.gateways[key]
+            self._totals.pop(uid, None)
+            self._enqueue(key)
+            self.bind(key, "")
+
+    def bind(self, key: GatewayKey, bot_id: str) -> None:
+        """Note whose token a gateway has. All gateways of a bot look again when one joins or leaves."""
+        before = self._bots.get(key, "")
+        if before == bot_id:
+            return
+        self._bots[key] = bot_id
+        if not bot_id:
+            del self._bots[key]
+        for bot in filter(None, (before, bot_id)):
+            self._enqueue(BotKey(bot))
+            for gateway in self.gateways_of(bot):
+                if gateway_key(gateway) != key:
+                    self._enqueue(gateway_key(gateway))
+
+    # --- ranges
+
+    def put_range(self, shard_range: ShardRange) -> None:
+        """Remember a range, and note its heartbeat."""
+        key, now = range_key(shard_range), self._clock()
+        known = self.ranges.get(key)
+        if shard_range.metadata.uid in self._gone or not newer(shard_range.metadata, known and known.metadata):
+            return
+        if known is not None and known.metadata.uid != shard_range.metadata.uid:
+            self.drop_range(key, known.metadata.uid)
+            known = None
+        self.ranges[key] = shard_range
+        self._hear(key, known, shard_range, now)
+        self.refresh(key)
+        if known is None or range_concerns(known, shard_range):
+            self._enqueue(key)
+            self._enqueue(gateway_key_of(shard_range))
+
+    def drop_range(self, key: RangeKey, uid: str) -> None:
+        """Forget a range that was deleted."""
+        known = self.ranges.get(key)
+        self._bury(uid)
+        if known is None or known.metadata.uid != uid:
+            return
+        del self.ranges[key]
+        self.silence.forget(key)
+        self.since.forget(key)
+        self._replace_summary(key, known, None)
+        self._enqueue(key)
+        self._enqueue(gateway_key_of(known))
+
+    def refresh(self, key: RangeKey) -> None:
+        """Sum a range up anew."""
+        shard_range = self.ranges.get(key)
+        if shard_range is not None:
+            active = self.active_pod(shard_range)
+            self._replace_summary(key, shard_range, summarise(shard_range, active, self.silence.freshness(key)))
+
+    def active_pod(self, shard_range: ShardRange) -> Pod | None:
+        """Give the pod that a range's `activePod` names."""
+        uid = shard_range.spec.active_pod
+        return next((pod for pod in self.pods(range_key(shard_range)) if pod.uid == uid), None)
+
+    def watch_connected(self, namespace: str) -> None:
+        """Say that the watch of a namespace's ranges stands."""
+        self.silence.connected(namespace, self._clock())
+
+    def watch_disconnected(self, namespace: str) -> None:
+        """Say that the watch of a namespace's ranges broke."""
+        self.silence.disconnected(namespace)
+
+    def expire(self) -> None:
+        """Find the ranges that have just become silent."""
+        for key in self.silence.expire(self._clock()):
+            self.refresh(key)
+            self._enqueue(key)
+            self._enqueue(gateway_key_of(self.ranges[key]))
+
+    def _hear(self, key: RangeKey, known: ShardRange | None, new: ShardRange, now: float) -> None:
+        if known is None:
+            self.silence.seen(key, now)
+            return
+        if known.status.heartbeat_time != new.status.heartbeat_time:
+            quiet = self.silence.freshness(key)
+            self.silence.heard(key, now)
+            if quiet is not self.silence.freshness(key):
+                self._enqueue(gateway_key_of(new))
+        spent = new.status.identifies_spent - known.status.identifies_spent
+        if spent > 0:
+            self.identifies[new.spec.bot_id].count(spent, now)
+
+    def _replace_summary(self, key: RangeKey, shard_range: ShardRange, new: RangeSummary | None) -> None:
+        old = self.summaries.get(key)
+        if new is None:
+            self.summaries.pop(key, None)
+        else:
+            self.summaries[key] = new
+        self._totals[owner_uid(shard_range.metadata)].replace(key, old, new)
+        if budget_concerns(old, new):
+            self._enqueue(BotKey(shard_range.spec.bot_id))
+
+    # --- pods and nodes
+
+    def put_pod(self, pod: Pod) -> None:
+        """Remember a pod."""
+        pods = self._pods[pod.range_key]
+        known = pods.get(pod.metadata.name)
+        if pod.uid in self._gone or not newer(pod.metadata, known and known.metadata):
+            return
+        pods[pod.metadata.name] = pod
+        if known is None:
+            self._pod_counts[pod.gateway_key] += 1
+        self._pod_changed(pod)
+
+    def drop_pod(self, pod: Pod) -> None:
+        """Forget a pod that was deleted."""
+        self._bury(pod.uid)
+        pods = self._pods.get(pod.range_key, {})
+        known = pods.get(pod.metadata.name)
+        if known is None or known.uid != pod.uid:
+            return
+        del pods[pod.metadata.name]
+        if not pods:
+            del self._pods[pod.range_key]
+        self._pod_counts[pod.gateway_key] -= 1
+        self._pod_changed(pod)
+
+    def put_node(self, node: Node) -> None:
+        """Remember a node."""
+        known = self.nodes.get(node.metadata.name)
+        if not newer(node.metadata, known and known.metadata):
+            return
+        self.nodes[node.metadata.name] = node
+        if known is None or (known.ready, known.spec) != (node.ready, node.spec):
+            self._node_changed(node.metadata.name)
+
+    def drop_node(self, name: str) -> None:
+        """Forget a node that was deleted."""
+        if self.nodes.pop(name, None) is not None:
+            self._node_changed(name)
+
+    def node_lost(self, pod: Pod) -> bool:
+        """Say whether the pod's node is gone or does not report. Without rights on nodes, nothing is known."""
+        if not self.nodes_known or not pod.spec.node_name:
+            return False
+        node = self.nodes.get(pod.spec.node_name)
+        return node is None or not node.ready
+
+    def _pod_changed(self, pod: Pod) -> None:
+        self.refresh(pod.range_key)
+        self._enqueue(pod.range_key)
+        self._enqueue(pod.gateway_key)
+
+    def _node_changed(self, name: str) -> None:
+        for key, pods in self._pods.items():
+            if any(pod.spec.node_name == name for pod in pods.values()):
+                self._enqueue(key)
+
+    # --- whole lists: of one namespace, or of all (an empty name), read at resource version `at`
+
+    def all_gateways(self, listed: Iterable[DiscordGateway], namespace: str, at: str) -> None:
+        """Take a full list of gateways."""
+        present = {gateway.metadata.uid: gateway for gateway in listed}
+        for gateway in present.values():
+            self.put_gateway(gateway)
+        for gateway in _vanished(self.gateways.values(), present, namespace, at):
+            self.drop_gateway(gateway_key(gateway), gateway.metadata.uid)
+
+    def all_ranges(self, listed: Iterable[ShardRange], namespace: str, at: str) -> None:
+        """Take a full list of ranges."""
+        present = {shard_range.metadata.uid: shard_range for shard_range in listed}
+        for shard_range in present.values():
+            self.put_range(shard_range)
+        for shard_range in _vanished(self.ranges.values(), present, namespace, at):
+            self.drop_range(range_key(shard_range), shard_range.metadata.uid)
+
+    def all_pods(self, listed: Iterable[Pod], namespace: str, at: str) -> None:
+        """Take a full list of pods."""
+        present = {pod.uid: pod for pod in listed}
+        for pod in present.values():
+            self.put_pod(pod)
+        known = [pod for pods in self._pods.values() for pod in pods.values()]
+        for pod in _vanished(known, present, namespace, at):
+            self.drop_pod(pod)
+
+    def all_nodes(self, listed: Iterable[Node], at: str) -> None:
+        """Take a full list of nodes."""
+        present = {node.metadata.uid: node for node in listed}
+        self.nodes_known = True
+        for node in present.values():
+            self.put_node(node)
+        for node in _vanished(self.nodes.values(), present, "", at):
+            self.drop_node(node.metadata.name)
+
+    def _bury(self, uid: str) -> None:
+        self._gone[uid] = None
+        while len(self._gone) > _TOMBSTONES:
+            self._gone.popitem(last=False)
+
+
+def _vanished(known: Iterable[_O], present: Container[str], namespace: str, at: str) -> list[_O]:
+    """List what is known, is not in the list, and is no newer than the list."""
+    return [
+        thing
+        for thing in known
+        if thing.metadata.uid not in present
+        and (not namespace or thing.metadata.namespace == namespace)
+        and version(thing.metadata.resource_version) <= version(at)
+    ]

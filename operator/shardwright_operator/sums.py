@@ -1,0 +1,274 @@
+"""What a gateway's ranges add up to, kept incrementally.
+
+Each range contributes one frozen `RangeSummary`. When a range changes, its old summary is taken away and its new one
+added: the work does not depend on how many ranges there are. What needs names (which range is parked, which is not up)
+is kept as small sets of the exceptions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from shardwright_api.resources import RangeSpec, ShardConfig, ShardRange, ShardState, ShardStatus
+from shardwright_api.sharding import Range
+from shardwright_operator.keys import RangeKey
+from shardwright_operator.silence import Freshness
+from shardwright_operator.views import Pod
+
+ANNOTATION_PARKED_SECRET: Final = "shardwright.dev/parked-secret-version"  # noqa: S105 - the name of an annotation
+"""On a ShardRange: the version of the Secret when Discord refused the bot."""
+ANNOTATION_PARKED_REVISION: Final = "shardwright.dev/parked-revision"
+"""On a ShardRange: the revision that ran when Discord refused the bot."""
+ANNOTATION_PARKED_CODE: Final = "shardwright.dev/parked-code"
+"""On a ShardRange: the close code with which Discord refused the bot. It stands until a retry is granted or works."""
+ANNOTATION_FAILED_REVISION: Final = "shardwright.dev/failed-revision"
+"""On a ShardRange: the revision to which a hand-over failed and was taken back."""
+
+ANNOTATION_PARKED_GENERATION: Final = "shardwright.dev/parked-generation"
+"""On a ShardRange: the generation of the gateway when Discord refused the bot."""
+PARKED_ANNOTATIONS: Final = (
+    ANNOTATION_PARKED_CODE,
+    ANNOTATION_PARKED_SECRET,
+    ANNOTATION_PARKED_REVISION,
+    ANNOTATION_PARKED_GENERATION,
+)
+
+UNDER_WAY: Final = frozenset({ShardState.IDENTIFYING})
+"""States in which an identify is already spent, and its session about to come."""
+ALIVE: Final = frozenset({ShardState.READY, ShardState.RESUMING})
+"""States in which a session goes on, whatever it identified with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A shard that Discord answered with a fatal code."""
+
+    shard: int
+    code: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSpec:
+    """The fields of a ShardRange that change without a hand-over."""
+
+    hold: bool
+    max_concurrency: int
+    heartbeat_seconds: float
+    gateway_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a session says of itself once, when it identifies; `presence` as JSON."""
+
+    intents: int
+    large_threshold: int | None
+    presence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeSummary:
+    """What one range contributes.
+
+    `up`: every shard ready, held by the active pod, sinks available; whether it was heard lately is `freshness`.
+    `need`: shards that must identify and have not begun, `under_way`: those that have. `open`: granted and not spent. `proof`: a shard is READY with
+    the intents of the range, so the token and these intents are known to be good.
+    """
+
+    shards: int
+    states: tuple[tuple[ShardState, int], ...]
+    up: bool
+    holds: bool
+    freshness: Freshness
+    guilds: int
+    latency_sum: int
+    latencies: int
+    revision: str
+    live: LiveSpec
+    identity: Identity
+    need: int
+    under_way: int
+    open: int
+    spent: int
+    sessions: int
+    proof: bool
+    moving: bool
+    failed: bool
+    parked: Parked | None
+    sink_trouble: str
+    sinks_known: bool
+
+    @property
+    def ready(self) -> bool:
+        """Whether the range does its work, and was heard saying so."""
+        return self.up and self.freshness is Freshness.FRESH
+
+    @property
+    def ready_shards(self) -> int:
+        """Count the shards that are READY by a report that is not outdated."""
+        return 0 if self.freshness is Freshness.SILENT else dict(self.states).get(ShardState.READY, 0)
+
+
+def live_spec(spec: RangeSpec) -> LiveSpec:
+    """Take the live fields out of a range's spec."""
+    return LiveSpec(spec.hold, spec.max_concurrency, spec.config.heartbeat_seconds, spec.config.gateway_url)
+
+
+def identity(config: ShardConfig) -> Identity:
+    """Take what an identify says out of a configuration."""
+    presence = msgspec.json.encode(config.presence, order="deterministic").decode()
+    return Identity(config.intents, config.large_threshold, presence)
+
+
+def range_of(spec: RangeSpec) -> Range:
+    """Take the shards out of a range's spec."""
+    return Range(spec.first, spec.last, spec.total)
+
+
+def has_session(row: ShardStatus, intents: int) -> bool:
+    """Say whether a shard has a session that it can go on with."""
+    return row.session is not None and (row.intents in {None, intents} or row.state in ALIVE)
+
+
+def needs_identify(row: ShardStatus, intents: int) -> bool:
+    """Say whether a shard must identify and has not begun."""
+    return not (row.state in UNDER_WAY or row.state is ShardState.PARKED or has_session(row, intents))
+
+
+def parked_row(rows: tuple[ShardStatus, ...]) -> ShardStatus | None:
+    """Find a shard that says that it is parked."""
+    return next((row for row in rows if row.state is ShardState.PARKED), None)
+
+
+def _parked(shard_range: ShardRange) -> Parked | None:
+    """Say whether a range is parked: a shard says so, or did, before its container was started anew."""
+    row = parked_row(shard_range.status.shards)
+    if row is not None:
+        return Parked(row.id, row.close or 0, row.message or "")
+    noted = shard_range.metadata.annotations.get(ANNOTATION_PARKED_CODE, "")
+    return Parked(shard_range.spec.first, int(noted), "") if noted.isdecimal() else None
+
+
+def _states(rows: tuple[ShardStatus, ...], shards: int) -> tuple[tuple[ShardState, int], ...]:
+    counts = Counter(row.state for row in rows)
+    counts[ShardState.WAITING] += max(0, shards - len(rows))
+    return tuple(sorted((+counts).items()))
+
+
+def _sink_trouble(shard_range: ShardRange) -> str:
+    troubles = (f"{sink.name}: {sink.message}" for sink in shard_range.status.sinks if not sink.available)
+    return next(troubles, "")
+
+
+def summarise(shard_range: ShardRange, active: Pod | None, freshness: Freshness) -> RangeSummary:
+    """Sum a range up. `active` is the pod that `spec.activePod` names, if it exists."""
+    spec, status = shard_range.spec, shard_range.status
+    rows, intents = status.shards, spec.config.intents
+    shards = len(range_of(spec))
+    holds = bool(status.holder) and status.holder == spec.active_pod and active is not None and active.usable
+    all_ready = sum(row.state is ShardState.READY for row in rows) >= shards
+    trouble = _sink_trouble(shard_range)
+    failed = shard_range.metadata.annotations.get(ANNOTATION_FAILED_REVISION) == spec.revision
+    latencies = [row.latency for row in rows if row.latency is not None]
+    return RangeSummary(
+        shards=shards,
+        states=_states(rows, shards),
+        up=holds and all_ready and not trouble and not (active is not None and active.unready),
+        holds=holds,
+        freshness=freshness,
+        guilds=sum(row.guilds for row in rows),
+        latency_sum=sum(latencies),
+        latencies=len(latencies),
+        revision=spec.revision,
+        live=live_spec(spec),
+        identity=identity(spec.config),
+        under_way=sum(row.state in UNDER_WAY for row in rows),
+        need=shards - len(rows) + sum(needs_identify(row, intents) for row in rows),
+        open=max(0, spec.identify_grant - status.identifies_spent),
+        spent=status.identifies_spent,
+        sessions=sum(row.session is not None for row in rows),
+        proof=any(row.state is ShardState.READY and row.intents in {None, intents} for row in rows),
+        moving=not holds or (active is not None and active.revision != spec.revision and not failed),
+        failed=failed,
+        parked=_parked(shard_range),
+        sink_trouble=trouble,
+        sinks_known=bool(status.sinks),
+    )
+
+
+@dataclass(slots=True)
+class GatewayTotals:
+    """The sums over all ranges of a gateway, by the gateway's UID."""
+
+    members: set[RangeKey] = field(default_factory=set)
+    shards: int = 0
+    states: Counter[ShardState] = field(default_factory=Counter)
+    ready_shards: int = 0
+    ready_ranges: int = 0
+    guilds: int = 0
+    latency_sum: int = 0
+    latencies: int = 0
+    need: int = 0
+    open: int = 0
+    sinks_known: int = 0
+    runs: Counter[tuple[str, Identity]] = field(default_factory=Counter)
+    live: Counter[LiveSpec] = field(default_factory=Counter)
+    not_up: set[RangeKey] = field(default_factory=set)
+    unheard: set[RangeKey] = field(default_factory=set)
+    moving: set[RangeKey] = field(default_factory=set)
+    failed: set[RangeKey] = field(default_factory=set)
+    proven: set[RangeKey] = field(default_factory=set)
+    parked: dict[RangeKey, Parked] = field(default_factory=dict)
+    sink_troubles: dict[RangeKey, str] = field(default_factory=dict)
+
+    def replace(self, key: RangeKey, old: RangeSummary | None, new: RangeSummary | None) -> None:
+        """Take a range's old summary away and add its new one."""
+        if old is not None:
+            self._count(old, -1)
+            self._unmark(key)
+        if new is not None:
+            self._count(new, 1)
+            self._mark(key, new)
+
+    def _count(self, summary: RangeSummary, sign: int) -> None:
+        self.shards += sign * summary.shards
+        self.ready_shards += sign * summary.ready_shards
+        self.ready_ranges += sign * summary.ready
+        self.guilds += sign * summary.guilds
+        self.latency_sum += sign * summary.latency_sum
+        self.latencies += sign * summary.latencies
+        self.need += sign * summary.need
+        self.open += sign * summary.open
+        self.sinks_known += sign * summary.sinks_known
+        self.runs[summary.revision, summary.identity] += sign
+        self.live[summary.live] += sign
+        for state, count in summary.states:
+            self.states[state] += sign * count
+
+    def _unmark(self, key: RangeKey) -> None:
+        for marks in (self.members, self.not_up, self.unheard, self.moving, self.failed, self.proven):
+            marks.discard(key)
+        self.parked.pop(key, None)
+        self.sink_troubles.pop(key, None)
+
+    def _mark(self, key: RangeKey, summary: RangeSummary) -> None:
+        self.members.add(key)
+        marks = (
+            (self.not_up, not summary.up or summary.freshness is Freshness.SILENT),
+            (self.unheard, summary.freshness is Freshness.UNHEARD),
+            (self.moving, summary.moving),
+            (self.failed, summary.failed),
+            (self.proven, summary.proof),
+        )
+        for members, marked in marks:
+            if marked:
+                members.add(key)
+        if summary.parked is not None:
+            self.parked[key] = summary.parked
+        if summary.sink_trouble:
+            self.sink_troubles[key] = summary.sink_trouble

@@ -1,0 +1,62 @@
+"""Fixtures of the shard program's component tests; what they give is described in `stage.py`."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+import uvloop
+from component.shard.stage import MARGIN, LogBook, Stage, make_config, make_simulator
+
+from shardwright_api.resources import Compression
+from shardwright_shard.coordination.local import LocalCluster
+
+OpenStage = Callable[..., Awaitable[Stage]]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item):
+    """Run on uvloop, as the program does; a test that names its loops gets those."""
+    marker = item.get_closest_marker("asyncio")
+    loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return loops if marker is not None and "loop_factories" in marker.kwargs else {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(params=list(Compression), ids=str)
+def compression(request) -> Compression:
+    """Each transport compression in turn."""
+    return request.param
+
+
+@pytest.fixture
+def book() -> Iterator[LogBook]:
+    """Keep every log line, down to DEBUG."""
+    root, handler = logging.getLogger(), LogBook()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield handler
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+@pytest.fixture
+async def open_stage(book) -> AsyncIterator[OpenStage]:
+    """Open stages; each is closed, and what must always hold is checked, after the test."""
+    async with AsyncExitStack() as stack:
+
+        async def open_stage(
+            *, shards=1, max_concurrency=0, compression=Compression.ZSTD, bot=None, tls=None, config=None, **options
+        ) -> Stage:
+            concurrency = max_concurrency or shards
+            sim = make_simulator(shards=shards, max_concurrency=concurrency, bot=bot or {}, options=options, tls=tls)
+            await stack.enter_async_context(sim)
+            cluster = LocalCluster(window=sim.control.state().options.identify_window + MARGIN)
+            shard_config = make_config(sim.gateway_url, compression, **(config or {}))
+            stage = Stage(sim, cluster, book, shards=shards, config=shard_config)
+            stack.push_async_callback(stage.close)
+            return stage
+
+        yield open_stage
+    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    assert not left, "tasks were left behind"

@@ -1,0 +1,334 @@
+"""The stage of these tests: a strict simulator, the cluster in memory, pods with a memory sink, and what must always hold.
+
+A test opens a `Stage`, starts pods, does harm and looks. What holds for every test is checked when the stage closes:
+no task died or was left behind, nothing was logged as an error, no rule of Discord's was broken, nothing was identified
+that was not paid for, and the token stands nowhere.
+
+Times are scaled down: an identify window of 50 ms, and a cluster that adds its usual margin (100 ms to send, 50 ms of
+latency) to that. `random` is 0, so that every wait is the shortest that is allowed.
+"""
+
+import asyncio
+import gc
+import logging
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+from prometheus_client.exposition import generate_latest
+
+from shardwright_api.resources import Compression, RangeSpec, RangeStatus, ShardConfig, ShardStatus
+from shardwright_shard.coordination.local import LocalCluster
+from shardwright_shard.journal import Event, Source
+from shardwright_shard.logs import JsonFormatter
+from shardwright_shard.metrics import make_registry
+from shardwright_shard.pod import Pod
+from shardwright_shard.sinks.memory import MemorySink
+from shardwright_simulator import BotConfig, LoadSpec, Options, Simulator
+from shardwright_simulator.ledger import Entry
+
+MARGIN = 0.15
+"""Seconds that the cluster's identify window is longer than Discord's: to send within, and for latency."""
+IDENTIFY_WINDOW = 0.05
+INTENTS = 53608447
+GATEWAY = "mybot"
+UNREADABLE = "shardwright.unreadable"
+Key = tuple[str, int]
+"""A session's id and a sequence: what an event is known by."""
+
+
+async def until(predicate: Callable[[], Any], *, within: float = 5.0) -> Any:
+    """Wait until something outside the simulator is true, and give it."""
+    async with asyncio.timeout(within):
+        while not (value := predicate()):
+            await asyncio.sleep(0.002)
+        return value
+
+
+async def stays(predicate: Callable[[], Any], *, seconds: float) -> None:
+    """Watch that something stays true for so many seconds."""
+    end = asyncio.get_running_loop().time() + seconds
+    while asyncio.get_running_loop().time() < end:
+        assert predicate()
+        await asyncio.sleep(0.005)
+
+
+def now() -> float:
+    """Give the event loop's time."""
+    return asyncio.get_running_loop().time()
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A pod that runs, its sink, and its task."""
+
+    uid: str
+    range: str
+    pod: Pod
+    sink: MemorySink
+    task: asyncio.Task[None]
+
+    async def ready(self, *, within: float = 8.0) -> None:
+        """Wait until the pod says that it is ready."""
+        await until(lambda: self.pod.ready or self.task.done(), within=within)
+        assert not self.task.done(), self.task
+
+    async def stop(self) -> None:
+        """End the pod as SIGTERM does."""
+        self.pod.stop()
+        async with asyncio.timeout(15):
+            await self.task
+
+    async def crash(self) -> None:
+        """Kill the container: nothing is released, no close frame is sent."""
+        for shard in self.pod.shards:
+            if shard.connection is not None:
+                shard.connection._handler = None
+                shard.connection.abort()
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+    def message(self, shard: int = 0) -> str:
+        """Give what the shard's row says to people."""
+        return self.pod.shards[shard].status().message or ""
+
+    def count(self, counter: str) -> int:
+        """Sum one of the sessions' counters."""
+        return sum(getattr(shard.session.counters, counter) for shard in self.pod.shards)
+
+    def metrics(self) -> str:
+        """Scrape the pod, without HTTP."""
+        return generate_latest(make_registry(self.pod)).decode()
+
+
+@dataclass
+class LogBook(logging.Handler):
+    """Every log line of everyone, as the program would print it."""
+
+    lines: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.setFormatter(JsonFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+        if record.levelno >= logging.ERROR:
+            self.errors.append(self.lines[-1])
+
+    __hash__ = object.__hash__
+
+
+class Stage:
+    """One bot at a simulator, one gateway at a cluster, and pods."""
+
+    def __init__(self, sim: Simulator, cluster: LocalCluster, book: LogBook, *, shards: int, config: ShardConfig) -> None:
+        self.sim = sim
+        self.control = sim.control
+        self.cluster = cluster
+        self.book = book
+        self.shards = shards
+        self.config = config
+        self.actors: list[Actor] = []
+        self.secrets = {sim.token}
+        self.allowed: set[str] = set()
+        """Rules that the test breaks on purpose, and notes that it does not mind."""
+        self.failures: list[str] = []
+        """What the event loop was told of exceptions that nobody awaited."""
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.failures.append(str(context)))
+
+    # --- the operator -------------------------------------------------------------------------------------------
+
+    def add_range(self, first: int, last: int) -> str:
+        """Add a range of the bot's shards; give its name."""
+        bot = self.control.bot().config
+        name = f"{GATEWAY}-{self.shards}-{first}-{last}"
+        spec = RangeSpec(
+            first=first,
+            last=last,
+            total=self.shards,
+            bot_id=bot.id,
+            max_concurrency=bot.max_concurrency,
+            config=self.config,
+        )
+        self.cluster.add_range(name, spec)
+        return name
+
+    def change_config(self, **fields: Any) -> None:
+        """Change the gateway's configuration in all of its ranges."""
+        self.config = msgspec.structs.replace(self.config, **fields)
+        for name in self.ranges():
+            self.cluster.change(name, config=self.config)
+
+    def ranges(self) -> list[str]:
+        """List the names of the ranges that pods were started for."""
+        return list(dict.fromkeys(actor.range for actor in self.actors))
+
+    def status(self, name: str | None = None) -> RangeStatus:
+        """Read what pods wrote about a range (the first, when none is named)."""
+        return self.cluster.range(name or self.ranges()[0]).status
+
+    def rows(self) -> tuple[ShardStatus, ...]:
+        """Read the checkpoint of the first range."""
+        return self.status().shards
+
+    # --- pods ---------------------------------------------------------------------------------------------------
+
+    def start(  # noqa: PLR0913 - what a test may want otherwise
+        self,
+        uid: str = "p1",
+        *,
+        name: str = "",
+        active: bool = True,
+        grant: int = 0,
+        sink: MemorySink | None = None,
+        read_token: Callable[[], str] | None = None,
+        random: Callable[[], float] = lambda: 0.0,
+        tls: ssl.SSLContext | None = None,
+        memory_limit: int = 64 * 1024 * 1024,
+    ) -> Actor:
+        """Start a pod; without a range's name for one of all shards. `grant` so many identifies to the range."""
+        name = name or next(iter(self.ranges()), "") or self.add_range(0, self.shards - 1)
+        sink = sink or MemorySink()
+        pod = Pod(
+            self.cluster.coordinator(name, pod=uid),
+            make_sinks=lambda _: [sink],
+            read_token=read_token or (lambda: self.sim.token),
+            random=random,
+            tls=tls or ssl.create_default_context(),
+            memory_limit=memory_limit,
+        )
+        if active:
+            self.cluster.activate(name, uid)
+        self.cluster.grant(name, grant)
+        actor = Actor(uid, name, pod, sink, asyncio.create_task(pod.run(), name=f"pod {uid}"))
+        self.actors.append(actor)
+        return actor
+
+    async def started(self, uid: str = "p1", **settings: Any) -> Actor:
+        """Start a pod with a grant for every shard, and wait until it is ready."""
+        actor = self.start(uid, **{"grant": self.shards} | settings)
+        await actor.ready()
+        return actor
+
+    # --- load and what became of it -----------------------------------------------------------------------------
+
+    def load(self, count: int = 200, *, rate: float = 1000.0, **settings: Any) -> None:
+        """Begin to send so many events."""
+        self.control.start_load(LoadSpec(count=count, rate=rate, **settings))
+
+    async def arrived(self, *, within: float = 10.0, twice: bool = False) -> None:
+        """Wait until all that was sent has reached a sink, and compare it with the ledger.
+
+        With `twice` an event may be there more than once, if it is the same each time.
+        """
+        await self.sim.wait_for(self._all_sent, within=within)
+        try:
+            await until(lambda: not self._missing(), within=within)
+        except TimeoutError:
+            missing = sorted(self._missing())
+            raise AssertionError(f"{len(missing)} events never came, among them {missing[:5]}") from None
+        self.compare(twice=twice)
+
+    def compare(self, *, twice: bool = False) -> None:
+        """Compare what reached the sinks with the ledger: every event known, as sent, in order and once."""
+        sent, resumed = self._sent(), {e.digest for e in self.control.ledger() if e.t == "RESUMED"}
+        for actor in self.actors:
+            for source, event in actor.sink.events:
+                if event.seq is None:
+                    assert (event.name, sha256(event.payload).digest() in resumed) == ("RESUMED", True)
+                else:
+                    _same(sent[source.session, event.seq], source, event)
+            if not twice:
+                _ascending(actor.sink.events)
+        times = self.times_received()
+        assert twice or max(times.values(), default=1) == 1, [key for key, count in times.items() if count > 1][:5]
+
+    def times_received(self) -> Counter[Key]:
+        """Count how often each event reached a sink."""
+        return Counter(
+            (source.session, event.seq)
+            for actor in self.actors
+            for source, event in actor.sink.events
+            if event.seq is not None
+        )
+
+    def _sent(self) -> dict[Key, Entry]:
+        return {(e.session, e.seq): e for e in self.control.ledger() if e.t != "RESUMED"}
+
+    def _missing(self) -> set[Key]:
+        return self._sent().keys() - self.times_received().keys()
+
+    def _all_sent(self) -> bool:
+        backfilling = any(session.backfilling for session in self.control.sessions())
+        return not backfilling and not any(load.running for load in self.control.loads())
+
+    # --- what always holds --------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Stop all pods, and check what must hold after every test."""
+        for actor in self.actors:
+            if not actor.task.done():
+                await actor.stop()
+        gc.collect()
+        assert not self.failures
+        assert not self.book.errors
+        assert not [v for v in self.control.violations(severity=None) if v.rule not in self.allowed]
+        self._check_identifies()
+        self._check_secrets()
+
+    def _check_identifies(self) -> None:
+        """Nothing was identified that was not paid for, and nothing paid for that was not granted."""
+        statuses = [(self.cluster.range(n).status, self.cluster.range(n).spec) for n in self.ranges() if self._exists(n)]
+        assert all(status.identifies_spent <= spec.identify_grant for status, spec in statuses)
+        if len(statuses) == len(self.ranges()):
+            assert len(self.control.identifies()) <= sum(status.identifies_spent for status, _ in statuses)
+
+    def _exists(self, name: str) -> bool:
+        return name in self.cluster._ranges
+
+    def _check_secrets(self) -> None:
+        """No token stands in a log line, a row, a metric or the exception that ended a pod."""
+        ends = [repr(a.task.exception()) for a in self.actors if a.task.done() and not a.task.cancelled()]
+        rows = [repr(found) for found in self.cluster._ranges.values()]
+        shown = [*self.book.lines, *self.failures, *rows, *ends, *(actor.metrics() for actor in self.actors)]
+        assert not [text for text in shown for secret in self.secrets if secret in text]
+
+
+def _same(entry: Entry, source: Source, event: Event) -> None:
+    """Check that an event is the ledger's, byte for byte, and named for its session."""
+    assert (source.bot, source.shard, source.total) == (entry.bot, entry.shard, entry.total)
+    if entry.flags == "unreadable":
+        assert event.name == UNREADABLE
+    else:
+        assert (event.name, event.backfill) == (entry.t, entry.flags == "backfill")
+        assert sha256(event.payload).digest() == entry.digest
+
+
+def _ascending(events: list[tuple[Source, Event]]) -> None:
+    sequences: dict[str, list[int]] = {}
+    for source, event in events:
+        if event.seq is not None:
+            sequences.setdefault(source.session, []).append(event.seq)
+    assert all(before < after for seqs in sequences.values() for before, after in pairwise(seqs))
+
+
+def make_config(gateway_url: str, compression: Compression = Compression.ZSTD, **fields: Any) -> ShardConfig:
+    """Render the shard configuration of the test's gateway; reports are written every 300 ms."""
+    given = {"gateway": GATEWAY, "intents": INTENTS, "heartbeat_seconds": 0.3} | fields
+    return ShardConfig(gateway_url=gateway_url, compression=compression, **given)
+
+
+def make_simulator(
+    *, shards: int, max_concurrency: int, bot: dict[str, Any], options: dict[str, Any], tls: ssl.SSLContext | None
+) -> Simulator:
+    """Make a simulator with one bot: two small guilds a shard, a heartbeat a second."""
+    given = {"guilds": 2 * shards, "guild_bytes": 300, "shards": shards, "max_concurrency": max_concurrency} | bot
+    times = {"heartbeat_interval": 1.0, "identify_window": IDENTIFY_WINDOW} | options
+    return Simulator(bots=[BotConfig(**given)], options=Options(**times), tls=tls, seed=7)
