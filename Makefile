@@ -6,7 +6,7 @@ BIN := .venv/bin
 CLUSTER ?= bed
 TESTS ?= tests
 
-.PHONY: demo test lint lock clean help
+.PHONY: demo test bed lint lock clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 8
@@ -14,8 +14,11 @@ help:  ## what there is
 demo: .venv/.ready  ## the whole road: a DiscordGateway on a real node, events in a JetStream stream (CLUSTER=current: your kubectl context)
 	@$(BIN)/python tests/cluster/demo.py --cluster $(CLUSTER)
 
-test: lint  ## everything: lint, unit, component, and cluster tests on a real node
+test: lint bed  ## everything: lint, unit, component, and cluster tests on a real node
 	@$(BIN)/python -m pytest $(TESTS)
+
+bed:  ## bring the test bed up with this project's images (harmless when it is)
+	@$(PYTHON) tests/cluster/testbed up --images
 
 lint: .venv/.ready  ## ruff, mypy strict, import-linter, codespell, generated files
 	@$(BIN)/ruff check .
