@@ -7,7 +7,7 @@ backoff. The bot key alone asks, so no two questions for one bot run at a time.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -62,14 +62,14 @@ class Rest(Protocol):
         ...
 
 
-def utc_now() -> datetime.datetime:
+def utc_now() -> dt.datetime:
     """Read the wall clock."""
-    return datetime.datetime.now(datetime.UTC)
+    return dt.datetime.now(dt.UTC)
 
 
-def rfc3339(moment: datetime.datetime) -> str:
+def rfc3339(moment: dt.datetime) -> str:
     """Write a time as Kubernetes does."""
-    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Asker:
@@ -80,7 +80,7 @@ class Asker:
         rest: Rest,
         *,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], datetime.datetime] = utc_now,
+        wall: Callable[[], dt.datetime] = utc_now,
     ) -> None:
         self._rest = rest
         self._clock = clock
@@ -133,5 +133,5 @@ class Asker:
 
     def _accepted(self, gateway_bot: GatewayBot, asked_at: float, settled: int) -> Answer:
         reset_after = gateway_bot.session_start_limit.reset_after / 1000
-        reset_time = rfc3339(self._wall() + datetime.timedelta(seconds=reset_after))
+        reset_time = rfc3339(self._wall() + dt.timedelta(seconds=reset_after))
         return Answer(Verdict.ACCEPTED, gateway_bot, asked_at, settled, asked_at + reset_after, reset_time)

@@ -268,16 +268,17 @@ def _intents(judged: _Judged) -> tuple[str, str] | None:
     return (judged.intents.reason, judged.intents.message) if judged.intents.status == FALSE else None
 
 
+_APPLY_ANEW: Final = " delete the DiscordGateway and apply it with spec.shards.count {}"
 _REFUSALS: Final = {
     CloseCode.INVALID_SHARD: (
         Reason.INVALID_SHARD,
-        "Discord refuses the shard count {total} (4010): a very large bot needs a multiple of the number Discord gave"
-        " it; delete the DiscordGateway and apply it with spec.shards.count left out",
+        "Discord refuses the shard count {total} (4010): a very large bot needs a multiple of its own number;"
+        + _APPLY_ANEW.format("left out"),
     ),
     CloseCode.SHARDING_REQUIRED: (
         Reason.SHARDING_REQUIRED,
-        "Discord asks for more shards than {total} (4011), at most 2,500 guilds each; delete the DiscordGateway and"
-        " apply it with a larger spec.shards.count, or with it left out",
+        "Discord asks for more shards than {total} (4011), at most 2,500 guilds each;"
+        + _APPLY_ANEW.format("larger, or left out"),
     ),
 }
 
@@ -352,15 +353,20 @@ def ready(judged: _Judged) -> Said:
 
 def judge(seen: GatewayObserved, facts: Facts) -> tuple[Said, ...]:
     """Give all conditions."""
-    token, intents, sinks = token_valid(seen), intents_allowed(seen), sinks_available(seen)
-    budget = identify_budget(seen)
+    token, budget = _stands(seen, token_valid(seen)), _stands(seen, identify_budget(seen))
+    intents, sinks = intents_allowed(seen), sinks_available(seen)
     verdict = ready(_Judged(seen, facts, token, intents, sinks, budget))
     return (verdict, progressing(seen, facts), degraded(seen, facts), token, intents, sinks, budget)
 
 
-def merge(
-    before: tuple[Condition, ...], said: tuple[Said, ...], *, generation: int, now: str
-) -> tuple[Condition, ...]:
+def _stands(seen: GatewayObserved, said: Said) -> Said:
+    """Keep what stood there while Discord cannot be asked: that the operator came up anew changes nothing."""
+    before = find(seen.gateway.status.conditions, said.type)
+    asked = said.status != UNKNOWN or said.reason not in {Reason.NOT_ASKED_YET, Reason.DISCORD_UNREACHABLE}
+    return said if asked or before is None else Said(said.type, before.status, before.reason, before.message)
+
+
+def merge(before: tuple[Condition, ...], said: tuple[Said, ...], *, generation: int, now: str) -> tuple[Condition, ...]:
     """Lay verdicts over the conditions that stand there: the time of a transition stays while the status does."""
     known = {one.type: one for one in before}
     return tuple(_condition(known.get(one.type), one, generation, now) for one in said)

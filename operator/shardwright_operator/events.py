@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import logging
 import time
 from collections import OrderedDict
@@ -67,14 +67,14 @@ class Announcement:
     warning: bool = False
 
 
-def body(announcement: Announcement, *, moment: datetime.datetime, instance: str) -> dict[str, Any]:
+def body(announcement: Announcement, *, moment: dt.datetime, instance: str) -> dict[str, Any]:
     """Render an Event (events.k8s.io/v1)."""
     meta = announcement.regarding
     stamp = moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return {
         "apiVersion": EVENTS.api_version,
         "kind": EVENTS.kind,
-        "metadata": {"generateName": f"{meta.name}.", "namespace": meta.namespace},
+        "metadata": {"generateName": f"{meta.name}-", "namespace": meta.namespace},
         "eventTime": stamp,
         "reportingController": f"shardwright.dev/{FIELD_MANAGER}",
         "reportingInstance": instance,

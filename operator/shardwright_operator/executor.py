@@ -141,9 +141,7 @@ def _range_patch(action: PatchRange) -> dict[str, Any]:
     """Render a compare-and-swap; empty when nothing would change."""
     meta = action.base.metadata
     spec = merge_diff(to_wire(action.base.spec), to_wire(action.spec))
-    annotations = {
-        name: value for name, value in action.annotations.items() if meta.annotations.get(name) != value
-    }
+    annotations = {name: value for name, value in action.annotations.items() if meta.annotations.get(name) != value}
     if not spec and not annotations:
         return {}
     metadata: dict[str, Any] = {"resourceVersion": meta.resource_version}

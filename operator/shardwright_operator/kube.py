@@ -11,7 +11,7 @@ the work queue does that, with backoff. A write whose answer is lost may have ha
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote, urlencode
@@ -28,6 +28,8 @@ from shardwright_operator.errors import ApiUnreachableError, api_error
 FIELD_MANAGER: Final = "shardwright-operator"
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=10)
+Query = Mapping[str, str | int]
+
 _OK: Final = range(200, 300)
 _MERGE_PATCH: Final = "application/merge-patch+json"
 _APPLY_PATCH: Final = "application/apply-patch+yaml"
@@ -116,15 +118,15 @@ async def load_configuration(kubeconfig: str) -> Configuration:
     """Read a kubeconfig file or, without one, what the kubelet mounted into the pod."""
     configuration = Configuration()
     if kubeconfig:
-        await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+        await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:
-        config.load_incluster_config(client_configuration=configuration)
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     return configuration
 
 
-def expiry() -> datetime.datetime:
+def expiry() -> dt.datetime:
     """Say until when credentials that were read now are trusted: the kubelet rotates tokens under our feet."""
-    return datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=10)
+    return dt.datetime.now(dt.UTC) + dt.timedelta(minutes=10)
 
 
 class ApiServer:
@@ -136,7 +138,7 @@ class ApiServer:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.close()
+        await self._client.close()  # type: ignore[no-untyped-call]
 
     async def get(self, resource: Resource, namespace: str, name: str) -> bytes:
         """Read an object."""
@@ -146,7 +148,7 @@ class ApiServer:
         self, resource: Resource, namespace: str = "", *, labels: str = "", limit: int = 500, after: str = ""
     ) -> bytes:
         """Read a page of objects; `after` is the last page's `continue`."""
-        query = {"labelSelector": labels, "limit": limit, "continue": after}
+        query: Query = {"labelSelector": labels, "limit": limit, "continue": after}
         return await self._call("GET", resource.path(namespace), query=query)
 
     async def create(self, resource: Resource, namespace: str, body: Mapping[str, Any]) -> bytes:
@@ -173,7 +175,7 @@ class ApiServer:
 
     async def watch(self, resource: Resource, namespace: str, version: str) -> AsyncIterator[bytes]:
         """Stream the lines of a watch that starts behind `version`; an empty line says that it stands."""
-        query = {
+        query: Query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
@@ -181,7 +183,7 @@ class ApiServer:
         }
         timeout = aiohttp.ClientTimeout(total=_WATCH_SECONDS + 10, sock_connect=10, sock_read=_WATCH_SILENCE)
         with _reachable():
-            response = await self._send("GET", resource.path(namespace), None, "", query, timeout)
+            response = await self._send("GET", resource.path(namespace), query=query, timeout=timeout)
             try:
                 yield b""
                 while line := await response.content.readline():
@@ -196,19 +198,20 @@ class ApiServer:
         *,
         body: Mapping[str, Any] | None = None,
         kind: str = "application/json",
-        query: Mapping[str, str | int] | None = None,
+        query: Query | None = None,
     ) -> bytes:
         with _reachable():
-            response = await self._send(method, path, body, kind, query or {}, _TIMEOUT)
+            response = await self._send(method, path, body=body, kind=kind, query=query or {}, timeout=_TIMEOUT)
             return await response.read()
 
     async def _send(
         self,
         method: str,
         path: str,
-        body: Mapping[str, Any] | None,
-        kind: str,
-        query: Mapping[str, str | int],
+        *,
+        body: Mapping[str, Any] | None = None,
+        kind: str = "",
+        query: Query,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - handed to the client, which keeps it
     ) -> aiohttp.ClientResponse:
         text = urlencode({name: value for name, value in query.items() if value})
@@ -247,6 +250,4 @@ def _failure(response: aiohttp.ClientResponse, raw: bytes) -> Exception:
         status = _Status(message=raw[:200].decode(errors="replace"))
     retry_after = response.headers.get("Retry-After", "")
     reason = status.reason or response.reason or ""
-    return api_error(
-        response.status, reason, status.message, float(retry_after) if retry_after.isdecimal() else None
-    )
+    return api_error(response.status, reason, status.message, float(retry_after) if retry_after.isdecimal() else None)

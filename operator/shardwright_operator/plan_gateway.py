@@ -66,6 +66,7 @@ class GatewayPlan:
     wanted: Wanted
     again_after: float
     said: tuple[Said, ...]
+    made_children: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,9 +182,11 @@ def plan_gateway(seen: GatewayObserved) -> GatewayPlan:
     )
     said = conditions.judge(seen, facts)
     actions = [*_status(draft, said, found), *_announcements(seen, said)]
+    children: list[Action] = []
     if found is not None and seen.gateway.metadata.deletion_timestamp is None:
-        actions += [*_children(draft, found), *_missing(draft, found), *_live(draft, facts), *_rollout(draft, facts)]
-    return GatewayPlan(tuple(actions), _wanted(draft), _again_after(draft), said)
+        children = _children(draft, found)
+        actions += [*children, *_missing(draft, found), *_live(draft, facts), *_rollout(draft, facts)]
+    return GatewayPlan(tuple(actions), _wanted(draft), _again_after(draft), said, bool(children))
 
 
 def _again_after(draft: Draft) -> float:
@@ -355,6 +358,4 @@ def _update(draft: Draft, key: RangeKey, ranges: int) -> PatchRange:
 
 
 def _keep_identity(old: ShardConfig, new: ShardConfig) -> ShardConfig:
-    return msgspec.structs.replace(
-        new, intents=old.intents, presence=old.presence, large_threshold=old.large_threshold
-    )
+    return msgspec.structs.replace(new, intents=old.intents, presence=old.presence, large_threshold=old.large_threshold)

@@ -366,7 +366,12 @@ TABLE: Final[tuple[Row, ...]] = (
         lambda s: s.seen.launch_in,
     ),
     Row("the active pod is lost, or there was none yet", lambda s: not s.works, _launch),
-    Row("the old holder is dead: wait for our turn to fence", lambda s: _fence_due(s) and not s.seen.may_fence, _nothing, lambda _: 5.0),
+    Row(
+        "the old holder is dead: wait for our turn to fence",
+        lambda s: _fence_due(s) and not s.seen.may_fence,
+        _nothing,
+        lambda _: 5.0,
+    ),
     Row("the old holder is dead", _fence_due, _fence),
     Row("pods are left over", lambda s: bool(_superfluous(s)), lambda s: _delete(s, _superfluous(s))),
     Row(

@@ -179,9 +179,7 @@ def disruption_budget(gateway: DiscordGateway, *, min_available: int) -> Body:
 def lease(namespace: str, bot_id: str, bucket: int) -> Body:
     """Render the Lease of an identify bucket. Without an owner: deleting a gateway must not reset the limiter."""
     labels = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_BOT: bot_id}
-    return _body(
-        LEASES, {"name": names.lease_name(bot_id, bucket), "namespace": namespace, "labels": labels}, spec={}
-    )
+    return _body(LEASES, {"name": names.lease_name(bot_id, bucket), "namespace": namespace, "labels": labels}, spec={})
 
 
 # --- pod ----------------------------------------------------------------------------------------------------------

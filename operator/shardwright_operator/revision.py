@@ -34,6 +34,6 @@ def merge_diff(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         before = old.get(name)
         if before == value:
             continue
-        both = isinstance(before, dict) and isinstance(value, dict)
-        patch[name] = merge_diff(before, value) if both else value
+        nested = isinstance(before, dict) and isinstance(value, dict)
+        patch[name] = merge_diff(before or {}, value) if nested else value
     return patch

@@ -50,6 +50,11 @@ class Silence:
         """Whether all our watches stand."""
         return bool(self._connected) and not self._broken
 
+    @property
+    def silent(self) -> int:
+        """Count the silent ranges."""
+        return len(self._state) - len(self._clocks)
+
     def freshness(self, key: RangeKey) -> Freshness:
         """Say how fresh a range is."""
         return self._state.get(key, Freshness.UNHEARD)

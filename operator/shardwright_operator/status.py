@@ -46,13 +46,12 @@ def _session_starts(seen: GatewayObserved) -> SessionStarts | None:
 
 
 def _gauges_moved(before: GatewayStatus, now: GatewayStatus) -> bool:
+    if moved(before.guilds, now.guilds) or moved(before.latency, now.latency):
+        return True
     old, new = before.session_starts, now.session_starts
-    return (
-        moved(before.guilds, now.guilds)
-        or moved(before.latency, now.latency)
-        or moved(old and old.remaining, new and new.remaining)
-        or moved(old and old.total, new and new.total)
-    )
+    if old is None or new is None:
+        return old is not new
+    return moved(old.remaining, new.remaining) or moved(old.total, new.total)
 
 
 def _keep_gauges(before: GatewayStatus, now: GatewayStatus) -> GatewayStatus:
@@ -61,9 +60,7 @@ def _keep_gauges(before: GatewayStatus, now: GatewayStatus) -> GatewayStatus:
     )
 
 
-def next_status(
-    seen: GatewayObserved, said: tuple[Said, ...], *, plan: PlanStatus | None, image: str
-) -> GatewayStatus:
+def next_status(seen: GatewayObserved, said: tuple[Said, ...], *, plan: PlanStatus | None, image: str) -> GatewayStatus:
     """Give the status that the gateway should have; equal to the present one when nothing is to be written."""
     before, generation = seen.gateway.status, seen.gateway.metadata.generation
     now = GatewayStatus(

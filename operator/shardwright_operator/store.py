@@ -39,11 +39,11 @@ _IN_FLIGHT_SECONDS: Final = 10.0
 """An identify that was counted this lately may not be in Discord's `remaining` yet."""
 
 
-def newer(candidate: ObjectMeta, known: ObjectMeta | None) -> bool:
+def newer(candidate: _Object, known: _Object | None) -> bool:
     """Say whether an object is a newer version of what is known, or another object under the same name."""
-    if known is None or candidate.uid != known.uid:
+    if known is None or candidate.metadata.uid != known.metadata.uid:
         return True
-    return version(candidate.resource_version) > version(known.resource_version)
+    return version(candidate.metadata.resource_version) > version(known.metadata.resource_version)
 
 
 def version(text: str) -> int:
@@ -111,6 +111,9 @@ class Store:
         self.summaries: dict[RangeKey, RangeSummary] = {}
         self.silence = Silence()
         self.since = Since()
+        self.spent_at: dict[RangeKey, float] = {}
+        """When each range was last seen to have spent an identify; a range that had spent any before counts from when
+        the operator first sees it."""
         self.identifies: defaultdict[str, Identifies] = defaultdict(Identifies)
         self._pods: defaultdict[RangeKey, dict[str, Pod]] = defaultdict(dict)
         self._pod_counts: Counter[GatewayKey] = Counter()
@@ -149,9 +152,11 @@ class Store:
         """Remember a gateway."""
         key = gateway_key(gateway)
         known = self.gateways.get(key)
-        if gateway.metadata.uid in self._gone or not newer(gateway.metadata, known and known.metadata):
+        if gateway.metadata.uid in self._gone or not newer(gateway, known):
             return
         self.gateways[key] = gateway
+        if key not in self._bots and gateway.status.bot_id:
+            self.bind(key, gateway.status.bot_id)
         same = known is not None and known.metadata.uid == gateway.metadata.uid
         if known is None or not same or known.metadata.generation != gateway.metadata.generation:
             self._enqueue(key)
@@ -186,7 +191,7 @@ class Store:
         """Remember a range, and note its heartbeat."""
         key, now = range_key(shard_range), self._clock()
         known = self.ranges.get(key)
-        if shard_range.metadata.uid in self._gone or not newer(shard_range.metadata, known and known.metadata):
+        if shard_range.metadata.uid in self._gone or not newer(shard_range, known):
             return
         if known is not None and known.metadata.uid != shard_range.metadata.uid:
             self.drop_range(key, known.metadata.uid)
@@ -207,6 +212,7 @@ class Store:
         del self.ranges[key]
         self.silence.forget(key)
         self.since.forget(key)
+        self.spent_at.pop(key, None)
         self._replace_summary(key, known, None)
         self._enqueue(key)
         self._enqueue(gateway_key_of(known))
@@ -241,6 +247,8 @@ class Store:
     def _hear(self, key: RangeKey, known: ShardRange | None, new: ShardRange, now: float) -> None:
         if known is None:
             self.silence.seen(key, now)
+            if new.status.identifies_spent:
+                self.spent_at[key] = now
             return
         if known.status.heartbeat_time != new.status.heartbeat_time:
             quiet = self.silence.freshness(key)
@@ -250,6 +258,7 @@ class Store:
         spent = new.status.identifies_spent - known.status.identifies_spent
         if spent > 0:
             self.identifies[new.spec.bot_id].count(spent, now)
+            self.spent_at[key] = now
 
     def _replace_summary(self, key: RangeKey, shard_range: ShardRange, new: RangeSummary | None) -> None:
         old = self.summaries.get(key)
@@ -267,7 +276,7 @@ class Store:
         """Remember a pod."""
         pods = self._pods[pod.range_key]
         known = pods.get(pod.metadata.name)
-        if pod.uid in self._gone or not newer(pod.metadata, known and known.metadata):
+        if pod.uid in self._gone or not newer(pod, known):
             return
         pods[pod.metadata.name] = pod
         if known is None:
@@ -290,7 +299,7 @@ class Store:
     def put_node(self, node: Node) -> None:
         """Remember a node."""
         known = self.nodes.get(node.metadata.name)
-        if not newer(node.metadata, known and known.metadata):
+        if not newer(node, known):
             return
         self.nodes[node.metadata.name] = node
         if known is None or (known.ready, known.spec) != (node.ready, node.spec):

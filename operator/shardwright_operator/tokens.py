@@ -65,7 +65,7 @@ def decode_bot_id(token: str) -> str:
 class TokenProblem(StrEnum):
     """Why a Secret gives no token: the reasons of `TokenValid=False`."""
 
-    SECRET_NOT_FOUND = "SecretNotFound"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason
     KEY_NOT_FOUND = "SecretKeyNotFound"
     MALFORMED = "TokenMalformed"
     FORBIDDEN = "SecretForbidden"
@@ -86,7 +86,7 @@ class SecretObject(Model, frozen=True):
     """The part of a Secret that we read."""
 
     metadata: ObjectMeta
-    data: dict[str, bytes] = {}
+    data: dict[str, bytes] | None = None
 
     def __repr__(self) -> str:
         """Hide the data."""
@@ -113,7 +113,7 @@ def read(raw: bytes, reference: SecretKeyRef) -> TokenState:
     """Take the token out of a Secret as the API server stores it (values in base64)."""
     secret = msgspec.json.decode(raw, type=SecretObject)
     version = secret.metadata.resource_version
-    value = secret.data.get(reference.key)
+    value = (secret.data or {}).get(reference.key)
     if value is None:
         message = f"Secret {reference.name!r} has no key {reference.key!r}"
         return TokenState(version=version, problem=TokenProblem.KEY_NOT_FOUND, message=message)

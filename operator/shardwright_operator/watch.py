@@ -12,11 +12,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
-from shardwright_api.resources import ObjectMeta, ShardRange
+from shardwright_api.resources import ShardRange
 from shardwright_operator.errors import ApiError, GoneError, NotFoundError, OperatorError, api_error
 from shardwright_operator.keys import RangeKey
 from shardwright_operator.kube import RANGES, Kube
@@ -24,6 +24,9 @@ from shardwright_operator.views import RangeList, range_key
 from shardwright_operator.workqueue import backoff
 
 log = logging.getLogger(__name__)
+
+_FOLLOWS: Final = 6
+"""Watches of some minutes each, after which everything is listed anew: our own resync."""
 
 
 class _Event(msgspec.Struct, frozen=True):
@@ -33,10 +36,16 @@ class _Event(msgspec.Struct, frozen=True):
     object: msgspec.Raw
 
 
-class _Object(msgspec.Struct, frozen=True):
-    """The part that every object has."""
+class _BookmarkMeta(msgspec.Struct, frozen=True, rename="camel"):
+    """All that a bookmark says."""
 
-    metadata: ObjectMeta
+    resource_version: str
+
+
+class _Bookmark(msgspec.Struct, frozen=True):
+    """An object without a name: how far the watch has come."""
+
+    metadata: _BookmarkMeta
 
 
 class _Failure(msgspec.Struct, frozen=True):
@@ -81,26 +90,26 @@ async def list_ranges(kube: Kube, namespace: str) -> tuple[list[ShardRange], str
 class RangeWatch:
     """Follows the ShardRanges of one namespace, or of all (an empty name)."""
 
-    def __init__(
-        self, kube: Kube, namespace: str, sink: Sink, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, kube: Kube, namespace: str, sink: Sink, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._kube = kube
         self._namespace = namespace
         self._sink = sink
         self._clock = clock
         self.synced = asyncio.Event()
-        self.last_sign = clock()
-        """When the API server last said anything, on our clock."""
+        self.restarts = 0
+        self.last_try = clock()
+        """When the API server last said anything, or we last tried to reach it, on our clock."""
 
     async def run(self) -> None:
         """Follow until cancelled."""
         failures = 0
         while True:
-            started = self._clock()
+            started = self.last_try = self._clock()
             try:
                 await self._round()
             except (OperatorError, msgspec.MsgspecError) as error:
                 lasted = self._clock() - started
+                self.restarts += 1
                 failures = 1 if lasted > 60 else failures + 1  # noqa: PLR2004 - a minute of health ends a series
                 delay = 0.0 if isinstance(error, GoneError) and failures == 1 else backoff(failures)
                 self._log_failure(error, delay)
@@ -114,15 +123,15 @@ class RangeWatch:
         listed, version = await list_ranges(self._kube, self._namespace)
         self._sink.all_ranges(listed, self._namespace, version)
         self.synced.set()
-        self.last_sign = self._clock()
-        while True:
+        self.last_try = self._clock()
+        for _ in range(_FOLLOWS):
             version = await self._follow(version)
 
     async def _follow(self, version: str) -> str:
         """Follow one watch to its end; give the version to go on from."""
         try:
             async for line in self._kube.watch(RANGES, self._namespace, version):
-                self.last_sign = self._clock()
+                self.last_try = self._clock()
                 version = self._take(line) or version
         finally:
             self._sink.watch_disconnected(self._namespace)
@@ -136,7 +145,7 @@ class RangeWatch:
         if event.type == "ERROR":
             raise _failure(event.object)
         if event.type == "BOOKMARK":
-            return msgspec.json.decode(event.object, type=_Object).metadata.resource_version
+            return msgspec.json.decode(event.object, type=_Bookmark).metadata.resource_version
         shard_range = msgspec.json.decode(event.object, type=ShardRange)
         if event.type == "DELETED":
             self._sink.drop_range(range_key(shard_range), shard_range.metadata.uid)
@@ -148,4 +157,3 @@ class RangeWatch:
 def _failure(raw: msgspec.Raw) -> ApiError:
     failure = msgspec.json.decode(raw, type=_Failure)
     return api_error(failure.code, failure.reason, failure.message)
-

@@ -199,6 +199,7 @@ class Connection(asyncio.BufferedProtocol):
                 message = self.inflater.inflate(part)
                 if message is not None:
                     found.append(message)
+            failure = self._frames.failure
         except GatewayProtocolError as error:
             failure = error
         if found and self._handler is not None:
@@ -251,7 +252,7 @@ async def connect(uri: str, compression: Compression, handler: Handler, *, tls: 
     """
     try:
         parsed = parse_uri(uri)
-    except InvalidURI as error:
+    except (InvalidURI, ValueError) as error:
         raise GatewayProtocolError(f"not a gateway URL: {error}") from None
     connection = Connection(uri, compression, handler)
     try:

@@ -4,8 +4,8 @@ Nearly every frame that Discord sends is one unmasked, final text or binary fram
 receive buffer without a copy (RFC 6455, section 5.2). Control frames, fragments, masked frames and reserved bits go to
 a `websockets` `ClientProtocol`, frame by frame, and what it gathers comes back in order.
 
-`feed` takes any split of the stream and gives the same payloads. It raises `GatewayProtocolError` for what breaks the
-rules; the connection must then be dropped. The slices are valid until the next `feed`.
+`feed` takes any split of the stream and gives the same payloads. What breaks the rules sets `failure`; the messages
+before it are given nevertheless, and the connection must then be dropped. The slices are valid until the next `feed`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class FrameReader:
         self._partial = bytearray()
         self._need = 0
         self._fragments: list[bytes] | None = None
+        self.failure: GatewayProtocolError | None = None
+        """Why the stream cannot be read any further."""
 
     def feed(self, data: memoryview) -> list[memoryview | bytes]:
         """Give the payloads of all messages that are complete with `data`, in order."""
@@ -46,6 +48,13 @@ class FrameReader:
 
     def _cut(self, data: memoryview) -> list[memoryview | bytes]:
         messages: list[memoryview | bytes] = []
+        try:
+            self._cut_into(messages, data)
+        except GatewayProtocolError as failure:
+            self.failure = failure
+        return messages
+
+    def _cut_into(self, messages: list[memoryview | bytes], data: memoryview) -> None:
         position, end = 0, len(data)
         while True:
             head, length = _measure(data, position, end)
@@ -61,7 +70,6 @@ class FrameReader:
         if position < end:
             self._partial += data[position:]
             self._need = stop - position if head else 0
-        return messages
 
     def _hand_over(self, frame: bytes, messages: list[memoryview | bytes]) -> None:
         self._protocol.receive_data(frame)

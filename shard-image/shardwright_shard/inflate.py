@@ -85,6 +85,8 @@ class ZlibInflater:
             raise Unreadable(f"zlib: {error}") from None
         if len(out) > MAX_EVENT or self._context.unconsumed_tail:
             raise TooLarge(f"an event inflates to more than {MAX_EVENT} bytes")
+        if not out and self._context.eof:
+            raise Unreadable("zlib: the stream has ended")
         self.inflated += len(out)
         return out
 

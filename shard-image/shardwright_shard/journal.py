@@ -13,6 +13,7 @@ order and acknowledgements are cumulative.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -151,12 +152,12 @@ class Journal:
         if self._batches[-1].position <= position:
             return [self._batches[-1].tail(position)]
         found: list[Batch] = []
-        for batch in self._batches:
-            if batch.end > position:
-                found.append(batch.tail(position))
-                limit -= len(batch.events)
-                if limit <= 0:
-                    break
+        first = bisect_right(self._batches, position, key=lambda batch: batch.position) - 1
+        for index in range(first, len(self._batches)):  # near either end of a deque, an index is cheap
+            found.append(self._batches[index].tail(position))
+            limit -= len(self._batches[index].events)
+            if limit <= 0:
+                break
         return found
 
     def trim(self) -> None:

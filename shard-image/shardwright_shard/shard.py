@@ -87,6 +87,7 @@ class Shard:
         self._loop = asyncio.get_running_loop()
         self._nudge = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
         self._paused_since: float | None = None
         self._blind_resume_at = 0.0
         self._last_state = session.state
@@ -381,10 +382,11 @@ class Shard:
         """Keep one timer, at or before what is due next: a heartbeat, a time-out, the end of a pause."""
         due = min(self.session.next_tick(), self._loop.time() + 3600)
         if self._timer is not None:
-            if not self._timer.cancelled() and self._timer.when() <= due and self._timer.when() > self._loop.time():
+            if not self._timer.cancelled() and self._loop.time() < self._timer_due <= due:
                 return
             self._timer.cancel()
         self._timer = self._loop.call_at(due, self._tick)
+        self._timer_due = due  # uvloop's handle does not know its time where that has come already
 
     def _tick(self) -> None:
         self._timer = None

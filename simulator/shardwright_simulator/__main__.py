@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from shardwright_simulator.errors import ConfigError
+from shardwright_simulator.errors import ConfigError, SimulatorError
 from shardwright_simulator.load import LoadSpec
 from shardwright_simulator.options import BotConfig, KeyOrder, Options, ResumeMode
 from shardwright_simulator.simulator import Simulator
@@ -78,7 +78,7 @@ def _add_options(group: argparse._ArgumentGroup) -> None:
 
 
 def configure(args: argparse.Namespace) -> Config:
-    """Put file and arguments together; raise ConfigError when they make no sense."""
+    """Put file and arguments together; raise SimulatorError when they make no sense."""
     try:
         config = msgspec.json.decode(args.config.read_bytes(), type=Config) if args.config else Config()
         bot = _picked(args, "bot")
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("websockets").setLevel(logging.WARNING)
     try:
         config = configure(args)
-    except ConfigError as error:
+    except SimulatorError as error:
         log.error("%s", error)  # noqa: TRY400  the message says it all
         return 2
     asyncio.run(serve(args, config))

@@ -113,9 +113,13 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """How often it has struck so far."""
 
     def __post_init__(self) -> None:
-        """Check that the action can strike at the trigger."""
+        """Check that the action can strike at the trigger; both may be given by their names."""
+        try:
+            self.action, self.at = Action(self.action), Trigger(self.at)
+        except ValueError as error:
+            raise ControlError(str(error)) from error
         allowed = sorted(ALLOWED[self.action])
-        if len(allowed) == 1:
+        if self.at is Trigger.NOW and len(allowed) == 1:
             self.at = allowed[0]
         if self.at not in allowed:
             raise ControlError(f"{self.action} strikes at {', '.join(allowed)}, not at {self.at}")

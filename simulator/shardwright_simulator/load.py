@@ -37,6 +37,8 @@ DEFAULT_SIZES: Final = ((300, 20.0), (1_000, 70.0), (4_000, 9.0), (30_000, 1.0))
 """Bytes of `d` and their weights; the largest that makes sense is 3,000,000."""
 SIZE_LIMIT = 8_000_000
 BACKLOG_SECONDS = 1.0
+ROUNDING = 1e-6
+"""An event that is short of being due by no more than this is due: times are sums of floats."""
 TICK = 0.02
 """Seconds between two turns of a load."""
 _NAME = re.compile(r"[A-Z0-9_]{1,64}")
@@ -67,8 +69,8 @@ class LoadSpec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         if self.rate <= 0 or min(self.seconds, self.count, self.total) < 0 or not 0 <= self.twins <= 1:
             raise ControlError("rate must be above 0, seconds, count and total at least 0, twins 0 to 1")
         bad = [name for name in self.mix if not _NAME.fullmatch(name)]
-        weights = [*self.mix.values(), *(weight for _, weight in self.sizes)]
-        if bad or not self.mix or not self.sizes or min(weights) < 0 or max(weights) <= 0:
+        weights = [list(self.mix.values()), [weight for _, weight in self.sizes]]
+        if bad or any(min(some, default=-1) < 0 or max(some) <= 0 for some in weights):
             raise ControlError(f"mix and sizes need weights above 0 and event names, not {bad}")
         if self.shards is not None and not self.shards:
             raise ControlError("shards is a list of at least one shard, or left out")
@@ -119,7 +121,7 @@ class Load:
         self._owed += max(0.0, min(now, end) - self._last) * spec.rate
         self._last = now
         self._cap()
-        number = int(self._owed)
+        number = int(self._owed + ROUNDING)
         if spec.count:
             number = min(number, spec.count - status.events)
         self._owed -= number

@@ -63,7 +63,11 @@ class Options(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`host:port` that the gateway URLs name; left empty, the Host header of the request."""
 
     def __post_init__(self) -> None:
-        """Check what types cannot say."""
+        """Check what types cannot say, and take the enums by their names too."""
+        try:
+            self.on_resume, self.key_order = ResumeMode(self.on_resume), KeyOrder(self.key_order)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         if self.heartbeat_interval <= 0 or self.backfill_rate <= 0:
             raise ConfigError("heartbeat_interval and backfill_rate must be above 0")
         if not 0 <= self.latency[0] <= self.latency[1]:

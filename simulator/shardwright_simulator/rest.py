@@ -164,7 +164,14 @@ class Rest:
 
     def _application(self, bot: Bot) -> dict[str, Any]:
         """Answer `GET /oauth2/applications/@me`, which discord.py asks before it connects."""
-        about = {"id": bot.id, "name": bot.config.name, "icon": None, "description": "", "flags": 0, "verify_key": "0" * 64}
+        about = {
+            "id": bot.id,
+            "name": bot.config.name,
+            "icon": None,
+            "description": "",
+            "flags": 0,
+            "verify_key": "0" * 64,
+        }
         return {**about, "bot_public": True, "bot_require_code_grant": False, "owner": self._user(bot), "team": None}
 
 

@@ -201,10 +201,9 @@ class Peer(asyncio.Protocol):
 
     def _answer_frames(self, written: list[bytes]) -> None:
         """Send pongs and the echo of a close frame, and end the connection where the protocol is at its end."""
-        muted = self._connection is not None and self._connection.muted
-        data = b"".join(written)
-        if data and not muted:
-            self._write(data)
+        if self._connection is not None and self._connection.muted:
+            return  # a silent peer answers nothing, not even a close
+        self._write(b"".join(written))
         if b"" in written:
             self._close_transport()
 

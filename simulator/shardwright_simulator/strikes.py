@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 RUBBISH_LIMIT = 4_096
 RECONNECT_PATIENCE = 5.0
 """Seconds between op 7 and the close that follows it ("may close a few seconds later")."""
+BROKEN_AFTER = 7
 NEVER_SENT = frozenset({1005, 1006, 1015})
 """Close codes that stand for the lack of a close frame (RFC 6455, 7.4.1)."""
 _RESUME_PARTS = 4
@@ -159,8 +160,8 @@ def strike_event(gateway: Gateway, fault: Fault, session: Session, seq: int, mes
 
 
 def broken(message: bytes) -> bytes:
-    """Make a message unreadable: it stops inside its envelope."""
-    return message[: min(40, len(message) - 1)]
+    """Make a message unreadable: it stops in the first value of its envelope."""
+    return message[:BROKEN_AFTER]
 
 
 def _cut(gateway: Gateway, _: Fault, connection: Connection, message: bytes) -> None:

@@ -39,7 +39,8 @@ SILENT_SECONDS: Final = 70.0
 WATCH_SECONDS: Final = (270, 330)
 """Range of the time after which the API server ends a watch, so that pods do not all come back at once."""
 TOKEN_SECONDS: Final = 60.0
-MAX_RETRY_AFTER: Final = 10.0
+MAX_RETRY_AFTER: Final = 5.0
+"""Seconds: a heartbeat must not be late by more."""
 MAX_LINE: Final = 4 << 20
 """Bytes of one watch event: more than any object may have."""
 

@@ -48,16 +48,19 @@ class Coordinator(Protocol):
         """Write heartbeat, states and checkpoint as the holder. Raise `NotHolder` if another pod holds the range."""
 
     async def report_standby(self, *, sinks_available: bool) -> None:
-        """Write this pod's own standby entry: it waits to take over."""
+        """Say that this pod waits to take over. Call it with each heartbeat: it writes only what is not there yet."""
 
     async def release(self, shards: list[ShardStatus], sinks: list[SinkStatus]) -> None:
-        """Write the final cursors and an empty holder by compare-and-swap."""
+        """Write the final cursors and an empty holder in one step. Raise `NotHolder` if another pod holds the range."""
 
     async def spend(self) -> bool:
         """Pay for one identify: raise `identifiesSpent` by compare-and-swap if spent < granted and nothing is on hold."""
 
     async def forfeit(self) -> None:
-        """Give up all open grants (spent = granted): after a fatal close code. A new grant is the sign to try again."""
+        """Give up all open grants (spent = granted): after a fatal close code. A new grant is the sign to try again.
+
+        Raise `NotHolder` if another pod holds the range.
+        """
 
     def watch_bucket(self, bucket: int) -> None:
         """Begin to observe an identify bucket, so that a later `slot` need not count it as changed just now."""
@@ -70,7 +73,10 @@ class Coordinator(Protocol):
         """
 
     async def holds(self) -> bool:
-        """Ask the API now whether this pod still holds the range. Raise `CoordinatorUnavailable` if it cannot tell."""
+        """Ask the API now whether this pod still holds the range, and is not fenced with another one active.
+
+        Raise `CoordinatorUnavailable` if it cannot tell.
+        """
 
     async def gateway_gone(self) -> bool:
         """Ask whether the DiscordGateway is gone (deleted, another UID, or forbidden): then the bot shall go offline.

@@ -23,8 +23,8 @@ WINDOW: Final = 5.25
 """Seconds from seeing a Lease change to trying to swap it."""
 SEND_WITHIN: Final = 0.1
 """Seconds from sending the swap within which IDENTIFY must be sent."""
-STEP: Final = 0.008
-"""Seconds that a contender waits more than the one before it: about a watch event's spread in one cluster."""
+STEP: Final = 0.015
+"""Seconds that a contender waits more than the one before it: about the time from a swap to its sight by others."""
 MAX_STAGGER: Final = 0.06
 
 

@@ -22,6 +22,7 @@ class MemorySink:
         self.message = ""
         self.events: list[tuple[Source, Event]] = []
         self._takes = predicate(events)
+        self._positions: list[int] = []
         self._reader: Reader | None = None
         self._holding = False
         self._refusing = 0
@@ -83,21 +84,24 @@ class MemorySink:
 
     def statistics(self) -> dict[str, int]:
         """Give the counters of every sink."""
-        pending = self._reader.pending if self._reader else 0
         return {
             "published": len(self.events),
-            "acknowledged": self._reader.acked if self._reader else 0,
+            "acknowledged": sum(position < self.reader.acked for position in self._positions),
             "filtered": self._filtered,
             "oversize": 0,
             "refused": self._refused,
             "reconnects": 0,
-            "pending": pending,
+            "pending": self.reader.pending,
         }
 
     def _keep(self, batch: Batch) -> None:
-        kept = [event for event in batch.events if self._takes(event.name, event.backfill)]
-        self.events.extend((batch.source, event) for event in kept)
-        self._filtered += len(batch.events) - len(kept)
+        kept = 0
+        for position, event in enumerate(batch.events, batch.position):
+            if self._takes(event.name, event.backfill):
+                self.events.append((batch.source, event))
+                self._positions.append(position)
+                kept += 1
+        self._filtered += len(batch.events) - kept
 
     def _refuse(self, batches: list[Batch]) -> None:
         self._refusing -= 1

@@ -85,6 +85,7 @@ class NatsSink:
         self.message = "not connected yet"
         self._stream = nats_stream.valid_name(spec.stream)
         self._servers = servers(spec.url)
+        random.shuffle(self._servers)
         self._random = random
         self._limits = limits
         self._tls = tls

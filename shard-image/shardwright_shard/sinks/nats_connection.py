@@ -130,8 +130,8 @@ class Connection(asyncio.Protocol):
     # What the transport tells
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport. (uvloop's are no subclasses of asyncio's.)"""
-        self._transport = cast(asyncio.Transport, transport)
+        """Keep the transport."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER)
 
     def data_received(self, data: bytes) -> None:

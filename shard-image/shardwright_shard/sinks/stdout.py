@@ -106,8 +106,7 @@ class StdoutSink:
 
     def statistics(self) -> dict[str, int]:
         """Give the counters of every sink."""
-        pending = self._reader.pending if self._reader else 0
-        return {**self._counts, "oversize": 0, "reconnects": 0, "pending": pending}
+        return {**self._counts, "oversize": 0, "reconnects": 0, "pending": self.reader.pending}
 
     async def _write_next(self, writer: _Writer) -> bool:
         """Write some of what stands behind the read position; tell whether there was any."""

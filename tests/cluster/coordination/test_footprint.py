@@ -12,8 +12,12 @@ pytestmark = pytest.mark.cluster
 PROGRAM = Path(__file__).with_name("footprint.py")
 
 
-async def test_watches_cost_little(stage, prepared):
-    authority = yaml.safe_load(Path(prepared).read_text())["clusters"][0]["cluster"]["certificate-authority"]
+@pytest.fixture(scope="session")
+def authority(prepared):
+    return yaml.safe_load(Path(prepared).read_text())["clusters"][0]["cluster"]["certificate-authority"]
+
+
+async def test_watches_cost_little(stage, authority):
     arguments = [stage.admin.url, authority, str(stage.token_file), stage.namespace, RANGE]
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(PROGRAM), *arguments, stdout=asyncio.subprocess.PIPE

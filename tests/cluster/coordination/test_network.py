@@ -62,9 +62,8 @@ async def test_without_rights_the_gateway_counts_as_gone_and_all_else_may_be_tri
     coordinator = await holder(stage, "a")
     roles = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{stage.namespace}/roles/pods"
     await stage.admin("PUT", roles, {"metadata": {"name": "pods"}, "rules": []})
-    async with asyncio.timeout(10):
-        while not await coordinator.gateway_gone():
-            await asyncio.sleep(0.1)
+    await asyncio.sleep(1)
+    assert await coordinator.gateway_gone()
     with pytest.raises(CoordinatorUnavailable, match="403"):
         await coordinator.report([ROW], [SINK])
     with pytest.raises(CoordinatorUnavailable, match="403"):

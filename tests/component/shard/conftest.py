@@ -30,14 +30,13 @@ def compression(request) -> Compression:
 
 @pytest.fixture
 def book() -> Iterator[LogBook]:
-    """Keep every log line, down to DEBUG."""
-    root, handler = logging.getLogger(), LogBook()
-    level = root.level
+    """Keep every log line that the program would write at its most talkative (`logs.set_up`)."""
+    root, own, handler = logging.getLogger(), logging.getLogger("shardwright_shard"), LogBook()
     root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
+    own.setLevel(logging.DEBUG)
     yield handler
     root.removeHandler(handler)
-    root.setLevel(level)
+    own.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 
 import uvloop
+
 from unit.shard.coordination.jumping_loop import JumpingLoop
 
 OWN_LOOPS = {

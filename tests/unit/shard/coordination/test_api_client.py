@@ -165,7 +165,7 @@ async def test_after_retry_after_nothing_is_sent_until_then(client_of):
     await client.get("/p", Thing)
 
 
-@pytest.mark.parametrize(("header", "seconds"), [("", 0), ("2", 2), ("86400", 10), ("-1", 0), ("tomorrow", 0)])
+@pytest.mark.parametrize(("header", "seconds"), [("", 0), ("2", 2), ("86400", 5), ("-1", 0), ("tomorrow", 0)])
 def test_a_wait_asked_for_is_bounded(header, seconds):
     assert api_client._retry_after(header) == seconds
 

@@ -20,7 +20,7 @@ SPEC = RangeSpec(
 
 
 def a_range(version, **status):
-    meta = ObjectMeta(name="r", uid="u", resource_version=str(version))
+    meta = ObjectMeta(name="r", uid="u", resource_version=str(version), generation=4)
     return ShardRange(metadata=meta, spec=SPEC, status=RangeStatus(**status))
 
 
@@ -111,15 +111,29 @@ async def test_a_change_of_the_spec_that_comes_with_an_own_write_wakes(start):
     assert coordinator.view.spec.hold
 
 
-async def test_writes_that_rest_on_a_state_are_conditional_on_it(start):
-    coordinator, api = await start(a_range(5))
-    api.answers = [a_range(6, holder="a"), a_range(7, holder="a", identifies_spent=1)]
+async def test_the_range_is_taken_only_in_the_state_that_was_judged(start):
+    coordinator, api = await start(a_range(5, identifies_spent=2))
+    api.answers = [a_range(6, holder="a", identifies_spent=2)]
     assert await coordinator.take()
+    taken = {"holder": "a", "epoch": 1, "identifiesSpent": 2, "heartbeatTime": "now", "standby": None}
+    assert api.patches == [({"metadata": {"resourceVersion": "5"}, "status": taken}, PatchType.MERGE)]
+
+
+async def test_a_spend_tests_all_that_it_rests_on_in_the_write_itself(start):
+    coordinator, api = await start(a_range(5, holder="a", identifies_spent=2))
+    api.answers = [a_range(6, holder="a", identifies_spent=3)]
     assert await coordinator.spend()
-    taken = {"holder": "a", "epoch": 1, "heartbeatTime": "now", "standby": None}
     assert api.patches == [
-        ({"metadata": {"resourceVersion": "5"}, "status": taken}, PatchType.MERGE),
-        ({"metadata": {"resourceVersion": "6"}, "status": {"identifiesSpent": 1}}, PatchType.MERGE),
+        (
+            [
+                {"op": "test", "path": "/metadata/uid", "value": "u"},
+                {"op": "test", "path": "/status/holder", "value": "a"},
+                {"op": "test", "path": "/metadata/generation", "value": 4},
+                {"op": "test", "path": "/status/identifiesSpent", "value": 2},
+                {"op": "add", "path": "/status/identifiesSpent", "value": 3},
+            ],
+            PatchType.JSON,
+        )
     ]
 
 
@@ -156,9 +170,10 @@ async def test_a_report_refused_because_another_holds_is_not_retryable(start):
         await coordinator.report([ROW], [SINK])
 
 
-async def test_a_spend_that_loses_is_judged_anew(start):
+@pytest.mark.parametrize("refusal", [Conflict("409"), Invalid("test failed")])
+async def test_a_spend_that_loses_is_judged_anew(start, refusal):
     coordinator, api = await start(a_range(5, holder="a"))
-    api.answers, api.stored = [Conflict("409")], a_range(6, holder="a", identifies_spent=3)
+    api.answers, api.stored = [refusal], a_range(6, holder="a", identifies_spent=3)
     assert not await coordinator.spend()
 
 

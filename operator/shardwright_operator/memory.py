@@ -1,0 +1,115 @@
+"""What the controllers tell each other, and remember between two looks at a key.
+
+Nothing of it must survive a restart: what must, stands in the objects. Losing this costs at most one early retry each.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from shardwright_operator.keys import GatewayKey, RangeKey
+from shardwright_operator.observed import BudgetVerdict, Wanted
+from shardwright_operator.tokens import Fingerprint
+
+_MINUTE: Final = 60.0
+_FENCED_SHARE: Final = 0.05
+_LASTED: Final = 600.0
+
+
+@dataclass(slots=True)
+class _Series:
+    """How often something was done, and when last."""
+
+    count: int = 0
+    last: float = float("-inf")
+
+
+class Paces:
+    """Things that are done to ranges again and again, each time after a longer pause."""
+
+    def __init__(self, pace: Callable[[int], float]) -> None:
+        self._pace = pace
+        self._series: dict[RangeKey, _Series] = {}
+
+    def wait(self, key: RangeKey, now: float) -> float:
+        """Say in how many seconds it may be done again."""
+        series = self._series.get(key)
+        return max(0.0, series.last + self._pace(series.count) - now) if series else 0.0
+
+    def count(self, key: RangeKey) -> int:
+        """Say how often it was done."""
+        series = self._series.get(key)
+        return series.count if series else 0
+
+    def note(self, key: RangeKey, now: float) -> None:
+        """Note that it was done."""
+        series = self._series.setdefault(key, _Series())
+        series.count += 1
+        series.last = now
+
+    def reset(self, key: RangeKey) -> None:
+        """Begin anew: the range is fine."""
+        self._series.pop(key, None)
+
+    def reset_if_lasting(self, key: RangeKey, now: float) -> None:
+        """Begin anew if the last time is long ago."""
+        series = self._series.get(key)
+        if series is not None and now - series.last > _LASTED:
+            self.reset(key)
+
+
+class FenceLimit:
+    """At most 5 % of the ranges, at least one, are fenced in a minute: our own blindness must not fence them all."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque()
+
+    def allows(self, now: float, ranges: int) -> bool:
+        """Say whether another range may be fenced now."""
+        while self._times and now - self._times[0] > _MINUTE:
+            self._times.popleft()
+        return len(self._times) < max(1, math.floor(ranges * _FENCED_SHARE))
+
+    def note(self, now: float) -> None:
+        """Note that a range was fenced."""
+        self._times.append(now)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a gateway's key found out that matters to its bot.
+
+    `askable`: Discord may be asked with its token. `eligible`: it may be granted identifies.
+    """
+
+    token_fine: bool = True
+    askable: bool = False
+    eligible: bool = False
+    fingerprint: str = ""
+
+
+class Memory:
+    """The controllers' notes."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.wanted: dict[GatewayKey, Wanted] = {}
+        self.standing: dict[GatewayKey, Standing] = {}
+        self.budgets: dict[GatewayKey, BudgetVerdict] = {}
+        self.stalled: dict[RangeKey, GatewayKey] = {}
+        self.refused_tokens: set[Fingerprint] = set()
+        self.fences = FenceLimit()
+
+    def forget_gateway(self, key: GatewayKey) -> None:
+        """Drop the notes on a gateway that no longer exists."""
+        for notes in (self.wanted, self.standing, self.budgets):
+            notes.pop(key, None)
+
+    def stalled_of(self, key: GatewayKey) -> frozenset[RangeKey]:
+        """List the ranges of a gateway whose new pod does not get ready."""
+        return frozenset(one for one, gateway in self.stalled.items() if gateway == key)

@@ -1,0 +1,123 @@
+"""Looks at a range: reads the store, asks the planner, has it done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from shardwright_api.discord import CloseCode
+from shardwright_api.resources import ShardRange
+from shardwright_operator.actions import Action, Create, PatchRange
+from shardwright_operator.executor import Executor
+from shardwright_operator.keys import GatewayKey, Key, RangeKey
+from shardwright_operator.kube import PODS
+from shardwright_operator.memory import Memory, Paces
+from shardwright_operator.observed import RangeObserved, Wanted
+from shardwright_operator.plan_range import STANDBY_PATIENCE, awaited, launch_pace, on_trial, plan_range
+from shardwright_operator.secret_reader import SecretReader
+from shardwright_operator.silence import Freshness
+from shardwright_operator.store import Store
+from shardwright_operator.sums import ANNOTATION_PARKED_CODE
+from shardwright_operator.views import gateway_key_of, owner_uid
+
+_RESYNC: Final = 300.0
+
+
+class RangeController:
+    """Work on a range does not depend on how many there are."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        memory: Memory,
+        secrets: SecretReader,
+        executor: Executor,
+        enqueue: Callable[[Key], None],
+    ) -> None:
+        self._store = store
+        self._memory = memory
+        self._secrets = secrets
+        self._executor = executor
+        self._enqueue = enqueue
+        self._launches = Paces(launch_pace)
+
+    async def look_at(self, key: RangeKey) -> float | None:
+        """Bring a range closer to what it should be; give the seconds until the next look."""
+        shard_range = self._store.ranges.get(key)
+        if shard_range is None:
+            self._forget(key)
+            return None
+        gateway = gateway_key_of(shard_range)
+        wanted = self._memory.wanted.get(gateway)
+        if wanted is None or wanted.gateway.metadata.uid != owner_uid(shard_range.metadata):
+            return None
+        seen = self._observe(key, shard_range, wanted)
+        waits = self._watch_hand_over(key, gateway, seen)
+        plan = plan_range(self._with_trial(key, seen))
+        self._note(key, gateway, plan.actions)
+        await self._executor.run(plan.actions)
+        return min(wait for wait in (plan.again_after, waits, _RESYNC) if wait is not None)
+
+    def _forget(self, key: RangeKey) -> None:
+        self._launches.reset(key)
+        self._memory.stalled.pop(key, None)
+
+    def _observe(self, key: RangeKey, shard_range: ShardRange, wanted: Wanted) -> RangeObserved:
+        store, now = self._store, self._memory.clock()
+        pods = tuple(pod for pod in store.pods(key) if pod.owner_uid == shard_range.metadata.uid)
+        summary, silence = store.summaries[key], store.silence
+        active = next((pod for pod in pods if pod.uid == shard_range.spec.active_pod), None)
+        looping = active.uid if active is not None and active.crash_looping else None
+        if summary.ready:
+            self._launches.reset(key)
+        return RangeObserved(
+            shard_range=shard_range,
+            summary=summary,
+            pods=pods,
+            wanted=wanted,
+            silent=silence.live and silence.freshness(key) is Freshness.SILENT,
+            lost=frozenset(pod.uid for pod in pods if store.node_lost(pod)),
+            may_fence=self._memory.fences.allows(now, len(store.ranges)),
+            launch_in=self._launches.wait(key, now),
+            crashed_for=store.since.held(key, "crash loop", looping, now),
+        )
+
+    def _with_trial(self, key: RangeKey, seen: RangeObserved) -> RangeObserved:
+        """Add for how long the active pod has had its chance to come up."""
+        held = self._store.since.held(key, "trial", on_trial(seen), self._memory.clock())
+        return replace(seen, released_for=held)
+
+    def _watch_hand_over(self, key: RangeKey, gateway: GatewayKey, seen: RangeObserved) -> float | None:
+        """Note a new pod that does not get ready to take over; give the seconds until that is to be judged again."""
+        pod = awaited(seen)
+        held = self._store.since.held(key, "awaited", pod, self._memory.clock())
+        stalled = bool(pod) and held >= STANDBY_PATIENCE
+        if stalled != (key in self._memory.stalled):
+            self._enqueue(gateway)
+            if stalled:
+                self._memory.stalled[key] = gateway
+            else:
+                del self._memory.stalled[key]
+        return max(1.0, STANDBY_PATIENCE - held) if pod and not stalled else None
+
+    def _note(self, key: RangeKey, gateway: GatewayKey, actions: tuple[Action, ...]) -> None:
+        """Note what the limits on repetition are about, before it is done: a failure must count too."""
+        now = self._memory.clock()
+        for action in actions:
+            match action:
+                case Create(resource) if resource is PODS:
+                    self._launches.note(key, now)
+                case PatchRange(fences=True):
+                    self._memory.fences.note(now)
+                case PatchRange(annotations=annotations):
+                    if annotations.get(ANNOTATION_PARKED_CODE) == str(int(CloseCode.AUTHENTICATION_FAILED)):
+                        self._blame(gateway)
+                case _:
+                    pass
+
+    def _blame(self, gateway: GatewayKey) -> None:
+        token = self._secrets.blamed(gateway).token
+        if token is not None:
+            self._memory.refused_tokens.add(token.fingerprint)

@@ -1,0 +1,44 @@
+"""Real nats-servers for the sinks' tests, on both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import uvloop
+from testbed import binaries
+
+from component.sinks.nats_server import NatsServer
+
+
+def pytest_asyncio_loop_factories():
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def nats_program():
+    """Find nats-server on PATH or in the cache, or build it."""
+    binaries.require(binaries.NATS)
+    return binaries.NATS.folder / "nats-server"
+
+
+@pytest.fixture
+def make_server(nats_program, tmp_path):
+    """Make servers that are not started; they end with the test."""
+    made = []
+
+    def make():
+        folder = tmp_path / f"nats-{len(made)}"
+        folder.mkdir()
+        made.append(NatsServer(nats_program, folder))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.kill()
+
+
+@pytest.fixture
+async def nats_server(make_server):
+    """Start a server without streams."""
+    return await make_server().start()
