@@ -99,7 +99,8 @@ class Pod:
         """Say in a line why the pod is not ready; empty if it is."""
         if not self.shards:
             return "standing by: another pod holds the range, or none yet"
-        states = [f"shard {row.id} {row.state}" for row in self._rows() if row.state is not ShardState.READY]
+        away = [row for row in self._rows() if row.state is not ShardState.READY]
+        states = [f"shard {row.id} {row.state}{f' ({row.message})' if row.message else ''}" for row in away]
         others = [self.sinks_obstacle(), "the buffer is full: reading is paused" if self.journal.full else None]
         return "; ".join([*states, *filter(None, others)])
 

@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 BLIND_RESUME_INTERVAL: Final = 30.0
 """Seconds between resumes while the cluster's API cannot say whether we still hold the range."""
 
+_MESSAGE_LIMIT: Final = 1000
+"""Characters of a row's message: many rows share one object."""
+
 _STATES: Final = {
     State.IDLE: ShardState.WAITING,
     State.CONNECTING: ShardState.CONNECTING,
@@ -154,7 +157,7 @@ class Shard:
     def _obstacle(self) -> str | None:
         """Say what stands against a new connection; None if nothing does."""
         if self.session.state is State.PARKED:
-            return f"parked: Discord closed with {self.session.last_close}"
+            return f"Discord closed with {self.session.last_close}: {self.session.last_reason}".removesuffix(": ")
         if self.session.retry_at > self._loop.time():
             return f"waits before it connects again: {self.session.last_reason}".removesuffix(": ")
         if self._around.journal.full:
@@ -327,8 +330,14 @@ class Shard:
             guilds=session.guilds,
             latency=round(session.latency * 1000) if session.latency is not None else None,
             close=session.last_close,
-            message=(self.waiting_for or session.last_reason or None) if session.state is not State.LIVE else None,
+            message=self._message(),
         )
+
+    def _message(self) -> str | None:
+        """Say for people why the shard is not ready, within what the CRD takes."""
+        if self.session.state is State.LIVE:
+            return None
+        return (self.waiting_for or self.session.last_reason)[:_MESSAGE_LIMIT] or None
 
     # --- inside -------------------------------------------------------------------------------------------------
 

@@ -9,12 +9,17 @@ the first that fits strikes, and no other.
 from __future__ import annotations
 
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Final
 
 import msgspec
 
 from shardwright_simulator.errors import ControlError, NotFoundError
 
+CLOSE_CODES: Final = frozenset({*range(1000, 1004), 1005, 1006, *range(1007, 1016), *range(3000, 5000)})
+"""What a close frame may carry (RFC 6455, 7.4), and the codes that stand for the lack of one."""
+REASON_LIMIT: Final = 123
+"""Bytes of a close reason (RFC 6455, 5.5)."""
 ShardKey = tuple[str, int | None]
 
 
@@ -123,6 +128,13 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             self.at = allowed[0]
         if self.at not in allowed:
             raise ControlError(f"{self.action} strikes at {', '.join(allowed)}, not at {self.at}")
+        self._check_values()
+
+    def _check_values(self) -> None:
+        if self.code not in CLOSE_CODES or len(self.reason.encode()) > REASON_LIMIT:
+            raise ControlError(f"{self.code} is no close code, or the reason is longer than {REASON_LIMIT} bytes")
+        if self.status not in set(HTTPStatus):
+            raise ControlError(f"{self.status} is no HTTP status")
         if self.every <= 0 or self.times < 0 or self.frames < 1:
             raise ControlError("every must be above 0, times at least 0, frames at least 1")
 

@@ -26,7 +26,7 @@ from shardwright_simulator.connection import Connection, Handshake, Phase
 from shardwright_simulator.dialogue import converse
 from shardwright_simulator.envelope import Parts
 from shardwright_simulator.errors import ClientError, ConfigError, NotFoundError
-from shardwright_simulator.faults import Fault, FaultBook, Trigger
+from shardwright_simulator.faults import REASON_LIMIT, Fault, FaultBook, Trigger
 from shardwright_simulator.handshakes import check_query, note_handshake
 from shardwright_simulator.ids import session_ids
 from shardwright_simulator.ledger import Entry, Ledger
@@ -180,7 +180,8 @@ class Gateway:
     def refuse(self, connection: Connection, error: ClientError) -> None:
         """Write a broken rule down and close the connection for it."""
         self.violate(connection, error.rule, str(error), error.code)
-        self.close(connection, error.code, str(error)[:100])
+        reason = str(error).encode("ascii", "replace").decode()
+        self.close(connection, error.code, reason[:REASON_LIMIT])
 
     def violate(
         self,

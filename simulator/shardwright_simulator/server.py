@@ -345,5 +345,7 @@ class Server:
 
     def _run_timers(self) -> None:
         self._timer = None
-        self.gateway.timers.run(self.gateway.clock())
-        self.flush()
+        try:
+            self.gateway.timers.run(self.gateway.clock())
+        finally:
+            self.flush()

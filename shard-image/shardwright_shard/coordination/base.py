@@ -68,7 +68,7 @@ class Coordinator(Protocol):
     async def slot(self, bucket: int, shard: int) -> float | None:
         """Wait for the bucket's next identify window and win it.
 
-        Give the time (`asyncio` loop time, seconds) until which IDENTIFY may be sent: 100 ms after the swap was *sent*.
+        Give the time (`asyncio` loop time, seconds) until which IDENTIFY may be sent: 250 ms after the swap was *sent*.
         Give None if the answer came too late for that: the slot is given up, call again.
         """
 

@@ -5,10 +5,10 @@ Lease. Whoever wants to identify *swaps* it: a write that succeeds only on the v
 identifies apart, without ever comparing the clocks of two machines:
 
 1. The winner sends IDENTIFY at most `SEND_WITHIN` after it *sent* its swap; it reached Discord before
-   `swap + 0.1 s + its latency`.
+   `swap + 0.25 s + its latency`.
 2. Everyone else swaps no earlier than `WINDOW` after it *saw* that change, which was after the swap was sent, and a
-   swap on an older version fails. Its identify reaches Discord after `swap + 5.25 s + its latency`.
-3. So at least `5.25 - 0.1 = 5.15 s` lie between two arrivals, less what the latencies differ: 150 ms leave 5 s.
+   swap on an older version fails. Its identify reaches Discord after `swap + 5.4 s + its latency`.
+3. So at least `5.4 - 0.25 = 5.15 s` lie between two arrivals, less what the latencies differ: 150 ms leave 5 s.
 
 A version that was never seen before counts as changed at the moment it is first seen. A version seen earlier keeps its
 time even if nobody watched in between: a swap on it proves that nothing happened since.
@@ -19,9 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-WINDOW: Final = 5.25
+WINDOW: Final = 5.4
 """Seconds from seeing a Lease change to trying to swap it."""
-SEND_WITHIN: Final = 0.1
+SEND_WITHIN: Final = 0.25
 """Seconds from sending the swap within which IDENTIFY must be sent."""
 STEP: Final = 0.015
 """Seconds that a contender waits more than the one before it: about the time from a swap to its sight by others."""

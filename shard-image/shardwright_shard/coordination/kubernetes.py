@@ -10,8 +10,8 @@ How each write keeps its promise, without ever waiting for the others:
 * All that a holder writes is a JSON patch that begins with tests of what it rests on; the API server applies tests and
   writes as one. `report` and `release` test the object's UID and `/status/holder` = own UID; `spend` and `forfeit` also
   test `/status/identifiesSpent` and `/metadata/generation`, which stands for the whole spec. So a late write of a pod that
-  lost the range can never overwrite its successor's cursors, no identify is paid for twice, and other writers of the object
-  never make one of these fail. Measured in a storm of 50 to 80 writes a second: a spend takes 18-57 ms so, 68-363 ms on
+  lost the range can never overwrite its successor's cursors, one spend never pays for two identifies, and other writers
+  of the object never make one of these fail. Measured in a storm of 50 to 80 writes a second: a spend takes 18-57 ms so, 68-363 ms on
   `resourceVersion`, which in 2 of 5 runs also lost 17 times in a row.
 * `report_standby` merge-patches one key that only this pod writes, and only when it differs from what is seen. The map
   is bounded: whoever takes the range empties it (who still waits writes again), and the oldest entry makes room.

@@ -30,6 +30,7 @@ from shardwright_shard.sinks.filter import OWN
 
 DATA_TYPE: Final = "application/json"
 _PRINTABLE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+_MILLISECONDS: Final = tuple(f".{number:03d}Z" for number in range(1000))
 
 
 def encoded(value: str) -> str:
@@ -71,9 +72,8 @@ class Timestamps:
 
     def text(self, unix: float) -> str:
         """Format a Unix time in seconds."""
-        milliseconds = int(unix * 1000)
-        second = milliseconds // 1000
+        second, millisecond = divmod(int(unix * 1000), 1000)
         if second != self._second:
             self._second = second
             self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._text}.{milliseconds - second * 1000:03d}Z"
+        return self._text + _MILLISECONDS[millisecond]

@@ -43,7 +43,7 @@ from shardwright_shard.sinks.nats_connection import Connection, Server, open_con
 from shardwright_shard.sinks.nats_encoder import SMALLEST_LIMIT, Encoder
 from shardwright_shard.sinks.nats_flow import Flow
 from shardwright_shard.sinks.nats_subject import SubjectTemplate
-from shardwright_shard.sinks.nats_wire import Message, Operation, publish
+from shardwright_shard.sinks.nats_wire import Failure, Message, Operation, publish
 from shardwright_shard.sinks.window import Window
 
 _DESCRIPTION: Final = "stream"
@@ -101,7 +101,7 @@ class NatsSink:
         self._flow: Flow | None = None
         self._pauses = self._backoff()
         self._trouble = asyncio.Event()
-        self._described: asyncio.Future[Message | None] | None = None
+        self._described: asyncio.Future[Message | str] | None = None
         self._warning = ""
         self._connects = 0
         self._watch = Watch(limits, now=0.0)
@@ -123,7 +123,7 @@ class NatsSink:
             try:
                 await self._live(server)
             except (SinkUnavailable, OSError, TimeoutError) as error:
-                self._away(f"{server}: {error or 'no answer in time'}")
+                self._away(f"{server}: {str(error) or 'no answer in time'}")
             await asyncio.sleep(next(self._pauses))
 
     def statistics(self) -> dict[str, int]:
@@ -132,7 +132,7 @@ class NatsSink:
         return {
             "published": flow.published,
             "acknowledged": flow.acknowledged,
-            "filtered": flow.filtered,
+            "filtered": self._encoder.filtered,
             "oversize": self._encoder.oversize,
             "refused": flow.refused,
             "reconnects": max(0, self._connects - 1),
@@ -150,7 +150,8 @@ class NatsSink:
     def received(self, operations: list[Operation]) -> None:
         """Take the replies of one read."""
         flow = self.flow
-        operations = [operation for operation in operations if not self._is_description(operation)]
+        if self._described is not None:
+            operations = [operation for operation in operations if not self._answers(operation)]
         before = flow.acknowledged
         flow.received(operations)
         if flow.refusal:
@@ -168,8 +169,7 @@ class NatsSink:
         self.flow.stop()
         self._away(reason)
         self._trouble.set()
-        if self._described is not None and not self._described.done():
-            self._described.set_result(None)
+        self._answer(reason)
 
     # The life of a connection
 
@@ -192,7 +192,7 @@ class NatsSink:
                 await asyncio.sleep(next(self._pauses))
         finally:
             self.flow.stop()
-            connection.close()
+            await connection.close()
 
     async def _until_fit(self, connection: Connection) -> None:
         """Wait until events can be published, asking again and again."""
@@ -204,6 +204,8 @@ class NatsSink:
 
     async def _report(self, connection: Connection) -> nats_stream.StreamReport:
         """Ask for the stream. Core NATS needs none."""
+        if connection.lost_because is not None:
+            raise SinkUnavailable(connection.lost_because)
         if connection.info.max_payload < SMALLEST_LIMIT:
             return nats_stream.StreamReport(problem=f"the server's max_payload is below {SMALLEST_LIMIT}")
         if self._stream is None:
@@ -212,24 +214,33 @@ class NatsSink:
         return nats_stream.judge(reply, stream=self._stream, subjects=self._subjects)
 
     async def _ask(self, connection: Connection, subject: str) -> Message:
-        """Send a request and wait for its reply."""
-        if connection.lost_because is not None:
-            raise SinkUnavailable(connection.lost_because)
+        """Send a request and wait for its reply. Raise `SinkUnavailable` where it may not be asked."""
         self._described = asyncio.get_running_loop().create_future()
         connection.write(publish(subject, f"{self._inbox}.{_DESCRIPTION}", b""))
-        async with asyncio.timeout(self._limits.connect_within):
-            reply = await self._described
-        if reply is None:
-            raise SinkUnavailable(connection.lost_because or "connection lost")
-        return reply
+        try:
+            async with asyncio.timeout(self._limits.connect_within):
+                answer = await self._described
+        finally:
+            self._described = None
+        if isinstance(answer, str):
+            raise SinkUnavailable(answer)
+        return answer
 
-    def _is_description(self, operation: Operation) -> bool:
-        """Take the reply to `_ask`."""
-        if not isinstance(operation, Message) or not operation.subject.endswith(f".{_DESCRIPTION}".encode()):
-            return False
+    def _answers(self, operation: Operation) -> bool:
+        """Take what answers `_ask`: the reply, or the failure that comes instead."""
+        match operation:
+            case Message(subject) if subject.endswith(f".{_DESCRIPTION}".encode()):
+                self._answer(operation)
+                return True
+            case Failure(text):
+                self._answer(text)
+                return True
+            case _:
+                return False
+
+    def _answer(self, answer: Message | str) -> None:
         if self._described is not None and not self._described.done():
-            self._described.set_result(operation)
-        return True
+            self._described.set_result(answer)
 
     def _begin(self, connection: Connection) -> None:
         """Let events flow. With events pending, the first acknowledgement tells that it works."""
@@ -282,7 +293,7 @@ class Watch:
             raise SinkUnavailable(f"nothing was acknowledged for more than {self._limits.acks_within:g} s")
         if flow.awaited_pongs and now - self._pinged > self._limits.acks_within and not flow.window.under_way:
             raise SinkUnavailable("the server does not answer")
-        if now - self._pinged >= self._limits.ping_every:
+        if now - self._pinged >= self._limits.ping_every and not flow.awaited_pongs:
             self._pinged = now
             flow.ping()
         return now - self._moved

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 from urllib.parse import urlsplit
@@ -35,6 +36,8 @@ _PORT: Final = 4222
 _SCHEMES: Final = ("nats", "tls")
 WRITE_BUFFER: Final = 1024 * 1024
 """Bytes that may wait in the transport before `writable` is false."""
+CLOSE_WITHIN: Final = 1.0
+"""Seconds for what was written last to leave."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._early: deque[Operation] = deque()
         self._arrived = asyncio.Event()
+        self._ended = asyncio.Event()
         self._open = False
         self.info = Info()
         self.writable = True
@@ -103,12 +107,18 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and self.lost_because is None:
             self._transport.write(data)
 
-    def close(self) -> None:
-        """Close after what was written, and tell the listener nothing more."""
+    async def close(self) -> None:
+        """Close after what was written, or without it when that takes too long; the listener is told nothing more."""
         self._open = False
         self._give_up("closed")
-        if self._transport is not None:
-            self._transport.close()
+        assert self._transport is not None
+        self._transport.close()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_WITHIN):
+                    await self._ended.wait()
+        finally:
+            self._transport.abort()
 
     def abort(self, reason: str) -> None:
         """Close at once; `lost` follows with this reason, unless there was one before."""
@@ -162,6 +172,7 @@ class Connection(asyncio.Protocol):
         """Tell the listener once."""
         self._give_up(f"connection lost: {exc}" if exc else "the server closed the connection")
         self._arrived.set()
+        self._ended.set()
         if self._open:
             self._listener.lost(self.lost_because or "")
 
@@ -199,6 +210,8 @@ class Connection(asyncio.Protocol):
 
     async def _start_tls(self, server: Server, tls: ssl.SSLContext | None) -> None:
         """Go on under TLS, with the system's roots unless told otherwise."""
+        if not (self.info.tls_required or self.info.tls_available):
+            raise SinkUnavailable("the server offers no TLS")
         assert self._transport is not None
         context = tls or ssl.create_default_context()
         loop = asyncio.get_running_loop()

@@ -92,6 +92,7 @@ class Encoder:
         self._sources: dict[Source, _Known] = {}
         self._parts: list[bytes] = []
         self.limit = 1024 * 1024
+        self.filtered = 0
         self.oversize = 0
 
     def flush(self, tail: bytes = b"") -> bytes:
@@ -142,6 +143,7 @@ class Encoder:
         kept = [index for index, event in enumerate(batch.events) if takes(event.name, event.backfill)]
         if len(kept) == len(batch.events):
             return everything, batch.events
+        self.filtered += len(batch.events) - len(kept)
         return [everything[index] for index in kept], [batch.events[index] for index in kept]
 
     def _meet(self, source: Source) -> _Known:

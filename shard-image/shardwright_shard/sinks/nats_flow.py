@@ -43,12 +43,16 @@ class Flow:
         self._writer: Writer | None = None
         self._pings: deque[int] = deque()
         self._alone = False
+        self._behind = True
         self.window = window
         self.refusal = ""
-        self.published = 0
         self.acknowledged = 0
-        self.filtered = 0
         self.refused = 0
+
+    @property
+    def published(self) -> int:
+        """Count the events that were written, again and again those that were resent."""
+        return self.window.high
 
     @property
     def pending(self) -> int:
@@ -84,53 +88,54 @@ class Flow:
         writer = self._writer
         if writer is None or self.refusal:
             return
-        while writer.writable and (room := self._room()) > 0:
-            batches = self._reader.take(room)
-            if not batches or not self._publish(writer, batches, room):
-                break
+        self._behind = True
+        while self._behind and writer.writable and (room := self._room()) > 0 and self._publish(writer, room):
+            pass
         if not self.window.under_way:
             self._reader.ack(self.window.position)
 
     def received(self, operations: list[Operation]) -> None:
         """Take the replies of one read."""
         for operation in operations:
-            match operation:
-                case Acks(numbers):
-                    self._settle(self.window.acknowledge(numbers))
-                case Message():
-                    self._judge(operation)
-                case Pong():
-                    self._settle(self._answered())
-                case Failure(text):
-                    self._refuse(text)
-                case _:
-                    pass
-        self.pump()
+            if type(operation) is Acks:
+                self._settle(self.window.acknowledge(operation.numbers))
+            else:
+                self._take(operation)
+        if self._behind:
+            self.pump()
 
     # Publishing
 
     def _room(self) -> int:
         return 1 - self.window.under_way if self._alone else self.window.room
 
-    def _publish(self, writer: Writer, batches: list[Batch], room: int) -> bool:
-        """Write batches as far as they fit, and step back to what does not. Tell whether all did."""
+    def _publish(self, writer: Writer, room: int) -> bool:
+        """Write about `room` events as far as they fit, and step back to what does not. Tell whether any did."""
+        batches, window, left = self._reader.take(room), self.window, room
         for batch in batches:
-            part = self._fitting(batch, room)
+            fits = len(batch.events) <= left and batch.size <= window.size_room
+            part = batch if fits else self._beginning(batch, left)
             if part is not None:
-                room -= self._add(part)
+                positions = self._encoder.add(part, window.high)
+                window.sent(positions, part.size + len(positions) * HEADER_ESTIMATE, part.end)
             if part is not batch:
                 self._reader.next = batch.position if part is None else part.end
                 break
-        tail = self._ping() if self._stream is None and not self._pings and self.window.under_way else b""
-        writer.write(self._encoder.flush(tail))
-        return self._reader.next == batches[-1].end
+            left -= len(batch.events)
+        else:
+            self._behind = left <= 0
+        return self._write(writer, batches)
 
-    def _fitting(self, batch: Batch, room: int) -> Batch | None:
-        """Give the batch, or as much of its beginning as there is room for: at least one event if nothing is under way."""
-        space = self.window.size_room
-        if len(batch.events) <= room and batch.size <= space:
-            return batch
-        count = 0
+    def _write(self, writer: Writer, batches: list[Batch]) -> bool:
+        """Write what was encoded, with a PING behind it for core NATS. Tell whether the reader moved over `batches`."""
+        pinging = self._stream is None and not self._pings and self.window.under_way
+        if data := self._encoder.flush(self._ping() if pinging else b""):
+            writer.write(data)
+        return bool(batches) and self._reader.next > batches[0].position
+
+    def _beginning(self, batch: Batch, room: int) -> Batch | None:
+        """Give as much of a batch as there is room for: at least one event if nothing is under way, else perhaps None."""
+        space, count = self.window.size_room, 0
         for event in batch.events[:room]:
             space -= len(event.payload)
             if space < 0 and (count or self.window.under_way):
@@ -140,20 +145,23 @@ class Flow:
             return None
         return Batch(position=batch.position, source=batch.source, events=batch.events[:count], time=batch.time)
 
-    def _add(self, batch: Batch) -> int:
-        """Encode a batch and note it in the window; give how many events it sends."""
-        positions = self._encoder.add(batch, self.window.high)
-        count = len(positions)
-        self.window.sent(positions, batch.size + count * HEADER_ESTIMATE, batch.end)
-        self.published += count
-        self.filtered += len(batch.events) - count
-        return count
-
     def _ping(self) -> bytes:
         self._pings.append(self.window.high)
         return PING
 
     # Replies
+
+    def _take(self, operation: Operation) -> None:
+        """Take a reply that is no run of acknowledgements."""
+        match operation:
+            case Message():
+                self._judge(operation)
+            case Pong():
+                self._settle(self._answered())
+            case Failure(text):
+                self._refuse(text)
+            case _:
+                pass
 
     def _settle(self, moved: int) -> None:
         """Move the cursor after `moved` events were acknowledged."""

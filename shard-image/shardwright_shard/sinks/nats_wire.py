@@ -44,6 +44,7 @@ class Info(msgspec.Struct, frozen=True):
     headers: bool = False
     jetstream: bool = False
     tls_required: bool = False
+    tls_available: bool = False
     auth_required: bool = False
     ldm: bool = False
     """Lame duck mode: the server is about to go and asks its clients to move."""

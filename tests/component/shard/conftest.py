@@ -5,13 +5,17 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 
+import aiohttp
 import pytest
 import uvloop
-from component.shard.stage import MARGIN, LogBook, Stage, make_config, make_simulator
+from component.shard.stage import MARGIN, Actor, LogBook, Stage, make_config, make_simulator
 
 from shardwright_api.resources import Compression
+from shardwright_shard import http
 from shardwright_shard.coordination.local import LocalCluster
+from shardwright_shard.metrics import make_registry
 
+Get = Callable[[str], Awaitable[tuple[int, str]]]
 OpenStage = Callable[..., Awaitable[Stage]]
 
 
@@ -59,3 +63,23 @@ async def open_stage(book) -> AsyncIterator[OpenStage]:
         yield open_stage
     left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     assert not left, "tasks were left behind"
+
+
+@pytest.fixture
+async def open_door() -> AsyncIterator[Callable[[Actor], Awaitable[Get]]]:
+    """Serve a pod's probes and metrics on a real port; what is given takes a path and gives status and text."""
+    async with AsyncExitStack() as stack:
+
+        async def open_door(actor: Actor) -> Get:
+            runner = await http.serve(http.make_app(actor.pod, make_registry(actor.pod)), 0)
+            stack.push_async_callback(runner.cleanup)
+            port = runner.addresses[0][1]
+            client = await stack.enter_async_context(aiohttp.ClientSession(f"http://127.0.0.1:{port}"))
+
+            async def get(path: str) -> tuple[int, str]:
+                async with client.get(path) as response:
+                    return response.status, await response.text()
+
+            return get
+
+        yield open_door

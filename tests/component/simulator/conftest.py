@@ -1,7 +1,7 @@
 """A simulator on a real port, and a plain websocket client for it."""
 
 import asyncio
-import datetime
+import datetime as dt
 import ipaddress
 import json
 import ssl
@@ -71,7 +71,14 @@ def open_client():
     @asynccontextmanager
     async def opener(url, compression="", tls=None):
         query = "/?v=10&encoding=json" + (f"&compress={compression}" if compression else "")
-        options = {"compression": None, "max_size": None, "ping_interval": None, "max_queue": None, "user_agent_header": USER_AGENT, "proxy": None}
+        options = {
+            "compression": None,
+            "max_size": None,
+            "ping_interval": None,
+            "max_queue": None,
+            "user_agent_header": USER_AGENT,
+            "proxy": None,
+        }
         async with connect(url + query, ssl=tls, close_timeout=2, **options) as socket:
             yield GatewayClient(socket, compression)
 
@@ -83,8 +90,8 @@ def certificate(tmp_path_factory):
     """A certificate for 127.0.0.1: its file, its key's file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "simulator")])
-    now = datetime.datetime.now(datetime.UTC)
-    day = datetime.timedelta(days=1)
+    now = dt.datetime.now(dt.UTC)
+    day = dt.timedelta(days=1)
     builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now - day, now + day)
     names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     signed = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())

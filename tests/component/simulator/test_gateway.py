@@ -34,7 +34,9 @@ async def test_what_arrives_is_what_the_ledger_says(open_client, compression):
 async def test_an_event_of_3_megabytes_arrives(open_client, compression):
     async with Simulator(bots=[BotConfig(guilds=0)]) as sim, open_client(sim.gateway_url, compression) as client:
         await client.identify(sim)
-        sim.control.start_load(LoadSpec(rate=10, count=1, mix={"INTERACTION_CREATE": 1, "DIRECT_MESSAGE": 0}, sizes=[(3_000_000, 1)]))
+        sim.control.start_load(
+            LoadSpec(rate=10, count=1, mix={"INTERACTION_CREATE": 1, "DIRECT_MESSAGE": 0}, sizes=[(3_000_000, 1)])
+        )
         sim.control.start_load(LoadSpec(rate=10, count=1, mix={"ENTITLEMENT_CREATE": 1}, sizes=[(3_000_000, 1)]))
         message = await client.receive_raw()
         assert len(message) == pytest.approx(3_000_000, abs=1_000)
@@ -116,12 +118,15 @@ async def test_a_silent_client_is_closed(open_client):
 
 async def test_two_live_connections_of_a_session_are_told(open_client):
     options = Options(on_resume="keep")
-    async with Simulator(options=options, bots=[BotConfig(guilds=0)]) as sim:
-        async with open_client(sim.gateway_url) as old, open_client(sim.gateway_url) as new:
-            await old.identify(sim)
-            await new.resume(sim, old.session, 1)
-            await new.until("RESUMED")
-            await asyncio.wait_for(old.socket.close(4000), 5)
-            overlap = await sim.wait_for(lambda: next((o for o in sim.control.overlaps() if o.seconds is not None), None))
-            assert overlap.ended_by == "old"
-            assert overlap.seconds < 5
+    async with (
+        Simulator(options=options, bots=[BotConfig(guilds=0)]) as sim,
+        open_client(sim.gateway_url) as old,
+        open_client(sim.gateway_url) as new,
+    ):
+        await old.identify(sim)
+        await new.resume(sim, old.session, 1)
+        await new.until("RESUMED")
+        await asyncio.wait_for(old.socket.close(4000), 5)
+        overlap = await sim.wait_for(lambda: next((o for o in sim.control.overlaps() if o.seconds is not None), None))
+        assert overlap.ended_by == "old"
+        assert overlap.seconds < 5

@@ -31,14 +31,18 @@ class NatsServer:
         self._folder = folder
         self._process = None
 
-    async def start(self, **settings):
-        """Start with these top-level settings, and wait until it answers."""
-        jetstream = {"store_dir": str(self._folder / "store"), "sync_interval": "always"}
+    async def start(self, *, sync_interval="2m", **settings):
+        """Start with these top-level settings, and wait until it answers.
+
+        Only with `sync_interval` "always" does an acknowledged event surely survive `kill`: the server acknowledges
+        before it writes.
+        """
+        jetstream = {"store_dir": str(self._folder / "store"), "sync_interval": sync_interval}
         config = {"listen": f"127.0.0.1:{self.port}", "jetstream": jetstream, **settings}
         path = self._folder / "nats.conf"
         path.write_text(json.dumps(config))
         log = (self._folder / "log").open("ab")
-        self._process = subprocess.Popen([self._program, "-c", path], stdout=log, stderr=log)
+        self._process = subprocess.Popen([self._program, "-c", path], stdout=log, stderr=log)  # noqa: ASYNC220 - a moment
         log.close()
         await until(self._answers)
         return self
@@ -142,5 +146,3 @@ class FalseServer:
         reply = data.partition(b"$JS.API.STREAM.INFO.D ")[2].split()[0]
         body = json.dumps({"config": {"subjects": ["discord.>"], "duplicate_window": 600 * 10**9}}).encode()
         writer.write(b"MSG %b 1 %d\r\n%b\r\n" % (reply, len(body), body))
-
-

@@ -35,7 +35,7 @@ class Stage:
         self.journal = Journal(limit=64 * 2**20)
         self.sources = [Source(bot=BOT, shard=shard, total=4, session=f"s{shard}") for shard in range(4)]
         self.source = self.sources[0]
-        self.sent = {source: 0 for source in self.sources}
+        self.sent = dict.fromkeys(self.sources, 0)
         self.events = {}
         self._task = None
 

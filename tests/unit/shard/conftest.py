@@ -11,6 +11,7 @@ OWN_LOOPS = {
     "test_shard.py": {"jumping": JumpingLoop},
     "test_pod.py": {"jumping": JumpingLoop},
     "test_identify_gate.py": {"jumping": JumpingLoop},
+    "test_metrics.py": {"jumping": JumpingLoop},
 }
 
 

@@ -4,6 +4,8 @@ import itertools
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from shardwright_api.discord import CloseCode, Opcode
 from shardwright_simulator.connection import Phase
@@ -107,3 +109,26 @@ def test_what_comes_after_the_close_is_not_read(world):
     client.send(99)
     client.send(99)
     assert world.rules() == ["unknown-opcode"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["token", "shard", "intents", "seq", "session_id", "guild_id", "x"]), inner, max_size=4
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(OPCODES), JSON), max_size=6), st.binary(max_size=20))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_client_says_is_answered_or_closed_with_a_known_code(make_world, messages, rubbish):
+    world = make_world()
+    for client in (world.connect(), world.ready()):
+        for op, d in messages:
+            client.send(int(op), d)
+        client.send_raw(rubbish)
+        assert client.closed in set(CloseCode)

@@ -265,6 +265,7 @@ def test_the_first_fault_that_fits_strikes_and_no_other():
 
 @pytest.mark.parametrize("wrong", [
     {"action": "explode"}, {"action": "ping", "at": "then"}, {"action": "ping", "every": 0}, {"action": "ping", "times": -1},
+    {"action": "close", "code": 999}, {"action": "close", "reason": "x" * 124}, {"action": "status", "status": 42},
 ])  # fmt: skip
 def test_what_makes_no_sense_is_refused(wrong):
     with pytest.raises(ControlError):

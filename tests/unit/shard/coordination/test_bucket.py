@@ -33,7 +33,7 @@ def test_a_lease_that_is_not_there_is_no_sight_and_its_successor_is_new():
 
 
 def test_a_try_is_due_a_window_after_the_change_was_seen():
-    assert rule.next_try_at(Sight(FREE, 3.0), shard=0, max_concurrency=1) == 8.25
+    assert rule.next_try_at(Sight(FREE, 3.0), shard=0, max_concurrency=1) == 8.4
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_an_identity_names_pod_and_shard_and_is_read_back():
     assert rule.last_shard("mybot-128-0-15-abc-1/14") == 14
 
 
-def test_an_identify_is_sent_within_a_tenth_of_a_second_of_the_swap_or_never():
-    assert rule.send_until(1.0, 1.05) == pytest.approx(1.1)
-    assert rule.send_until(1.0, 1.1) is None
+def test_an_identify_is_sent_within_a_quarter_of_a_second_of_the_swap_or_never():
+    assert rule.send_until(1.0, 1.05) == pytest.approx(1.25)
+    assert rule.send_until(1.0, 1.25) is None
     assert rule.send_until(1.0, 4.0) is None
 
 
@@ -128,7 +128,7 @@ def test_the_worst_case_leaves_5_s():
 
 
 def test_a_shorter_window_would_not_do():
-    assert least_gap(worst_race(window=5.2).run()) < IDENTIFY_WINDOW - 0.01
+    assert least_gap(worst_race(window=5.35).run()) < IDENTIFY_WINDOW - 0.01
 
 
 def test_a_cold_start_goes_in_order_at_one_window_each_and_loses_few_swaps():
@@ -136,7 +136,7 @@ def test_a_cold_start_goes_in_order_at_one_window_each_and_loses_few_swaps():
     race = Race([Contender(shard, 0.0, left=1) for shard in range(16)], delays)
     arrivals = race.run()
     assert [shard for _, shard in arrivals] == list(range(16))
-    assert arrivals[-1][0] - arrivals[0][0] <= 15 * IDENTIFY_WINDOW * 1.06
+    assert arrivals[-1][0] - arrivals[0][0] <= 1.1 * 15 * IDENTIFY_WINDOW + 2
     assert race.lost <= 16
 
 

@@ -57,8 +57,12 @@ def test_templates_that_fit(template):
         "a.{}",
         "{{bot}}",
         "a\r\n",
-    ]
-    + ["é", "x" * 300, "{bot!r}", "{event.x}", "{0}"],
+        "é",
+        "x" * 300,
+        "{bot!r}",
+        "{event.x}",
+        "{0}",
+    ],
 )
 def test_templates_that_do_not_fit_are_told(template):
     with pytest.raises(ConfigError, match="subject"):
