@@ -138,9 +138,11 @@ class BotController:
             one_at_a_time=one_at_a_time(self._paces.count(key)),
             quiet_for=now - store.spent_at.get(key, float("-inf")),
         )
-        if summary.parked is None or cause is None:
+        if cause is None:
             return budget
         active = store.active_pod(shard_range)
+        if summary.parked is None:
+            return replace(budget, blocked=parking.unaware(summary, active, cause))
         return replace(
             budget,
             blocked=parking.stands(shard_range, summary.parked.code, cause),

@@ -188,14 +188,14 @@ def progressing(seen: GatewayObserved, facts: Facts) -> Said:
     if seen.stalled:
         names = ", ".join(sorted(key.name for key in seen.stalled)[:3])
         return Said(kind, FALSE, Reason.HAND_OVER_STALLED, f"the new pods of {names} do not get ready to take over")
+    if facts.outdated:
+        return Said(kind, TRUE, Reason.ROLLING_OUT, f"{facts.outdated} of {facts.expected} ranges are still to change")
     if facts.old_identity:
         message = (
             f"{facts.old_identity} ranges keep the intents, presence and large threshold that they identified with:"
             " re-identify rollouts are not supported yet"
         )
         return Said(kind, FALSE, Reason.REIDENTIFY_NOT_SUPPORTED, message)
-    if facts.outdated:
-        return Said(kind, TRUE, Reason.ROLLING_OUT, f"{facts.outdated} of {facts.expected} ranges are still to change")
     if totals.moving or len(totals.members) < facts.expected or not facts.expected:
         return Said(kind, TRUE, Reason.STARTING, f"{totals.ready_ranges} of {facts.expected} ranges are ready")
     return Said(kind, TRUE, Reason.COMPLETE, f"{len(totals.members)} ranges run the wanted revision")

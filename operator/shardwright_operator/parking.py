@@ -56,6 +56,11 @@ def stands(shard_range: ShardRange, code: int, cause: Cause) -> bool:
     return same_generation and noted.get(ANNOTATION_PARKED_REVISION) == cause.revision
 
 
+def unaware(summary: RangeSummary, active: Pod | None, cause: Cause) -> bool:
+    """Say whether a range is about to be given a pod that has read the present token, and should identify then."""
+    return summary.sessions == 0 and active is not None and active.secret_version != cause.secret_version
+
+
 def may_retry(shard_range: ShardRange, summary: RangeSummary, active: Pod | None, cause: Cause) -> bool:
     """Say whether a grant now would be used by a pod that knows of the change."""
     if summary.parked is None or active is None or not summary.holds or stands(shard_range, summary.parked.code, cause):

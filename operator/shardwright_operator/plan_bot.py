@@ -139,13 +139,14 @@ def demands(gateway: GatewayBudget) -> Iterator[Demand]:
     unproven, tried = canaries(gateway), set[tuple[int, int]]()
     for budget in gateway.ranges:
         group, lacking = _group(budget), _lacking(budget)
-        concerned = lacking or budget.summary.open or budget.summary.under_way or budget.summary.parked
+        summary = budget.summary
+        concerned = lacking or budget.blocked or summary.open or summary.under_way or summary.parked
         if group not in unproven:
             if lacking:
                 yield _shared_out(budget, lacking)
         elif concerned and group not in tried:
             tried.add(group)
-            if lacking or budget.summary.under_way:
+            if lacking or summary.under_way:
                 yield _canary(budget)
 
 

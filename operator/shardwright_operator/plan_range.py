@@ -173,12 +173,13 @@ class Situation:
         return pod.revision != self.spec.revision and not self.failed
 
     def _old_secret(self, pod: Pod) -> bool:
-        """Say whether a new pod would read another token than this one, which Discord refused.
+        """Say whether a new pod would read another token than this one, and has no session to lose.
 
         The kubelet brings a changed Secret to a running pod after a minute or two; a new pod has it at once.
         """
         refused = self.parked is not None and self.parked.code == CloseCode.AUTHENTICATION_FAILED
-        return refused and self.wanted.healed and pod.secret_version != self.wanted.secret_version
+        new = self.wanted.healed and pod.secret_version != self.wanted.secret_version
+        return new and (refused or self.seen.summary.sessions == 0)
 
     @property
     def replacement(self) -> Pod | None:

@@ -87,7 +87,7 @@ class Reader:
         return self._journal.end - self.acked
 
     def take(self, limit: int = 1024) -> list[Batch]:
-        """Take batches from the read position on, at least one if there is any, about `limit` events."""
+        """Take whole batches from the read position on until they hold `limit` events; fewer are all there is."""
         batches = self._journal.since(self.next, limit)
         if batches:
             self.next = batches[-1].end
@@ -146,7 +146,7 @@ class Journal:
             self._on_full()
 
     def since(self, position: int, limit: int) -> list[Batch]:
-        """Give batches from `position` on, oldest first, about `limit` events; the first is cut where it began earlier."""
+        """Give batches from `position` on, oldest first, until they hold `limit` events; the first may be cut in front."""
         if position >= self.end:
             return []
         if self._batches[-1].position <= position:
@@ -155,7 +155,7 @@ class Journal:
         first = bisect_right(self._batches, position, key=lambda batch: batch.position) - 1
         for index in range(first, len(self._batches)):  # near either end of a deque, an index is cheap
             found.append(self._batches[index].tail(position))
-            limit -= len(self._batches[index].events)
+            limit -= len(found[-1].events)
             if limit <= 0:
                 break
         return found

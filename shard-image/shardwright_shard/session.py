@@ -347,7 +347,7 @@ class Session:
                 self._unloaded.add(guild.id)
             else:
                 self._unloaded.discard(guild.id)
-                self.guilds -= 1
+                self.guilds = max(self.guilds - 1, 0)  # a replay to another pod may say it twice; the CRD takes no less
             return False
         if guild.id in self._unloaded:
             if not guild.unavailable:

@@ -192,8 +192,6 @@ class Shard:
     async def _until_ended(self, connection: Connection) -> None:
         try:
             self._set_timer()
-            if self.session.state is State.ENDED:
-                connection.abort()
             await connection.ended
         finally:
             done = connection.inflater

@@ -348,12 +348,22 @@ class Stage:
         for namespace in self.namespaces:
             for gateway in await self.list("dgw", namespace):
                 conditions = gateway.get("status", {}).get("conditions", [])
-                lines += [f"{namespace} {one['type']}={one['status']} {one['reason']}: {one['message']}" for one in conditions]
+                lines += [
+                    f"{namespace} {one['type']}={one['status']} {one['reason']}: {one['message']}" for one in conditions
+                ]
             for one in await self.list("sr", namespace):
                 spec, status = one["spec"], one.get("status", {})
-                short = {key: spec.get(key) for key in ("incarnation", "epoch", "activePod", "identifyGrant", "hold", "revision")}
+                short = {
+                    key: spec.get(key)
+                    for key in ("incarnation", "epoch", "activePod", "identifyGrant", "hold", "revision")
+                }
                 rows = [(row["id"], row["state"], row.get("session")) for row in status.get("shards", [])]
-                lines.append(f"{one['metadata']['name']} {short} holder={status.get('holder')} spent={status.get('identifiesSpent')} {rows} {one['metadata'].get('annotations')}")
-            lines += [f"pod {pod['metadata']['name']} {pod['status']['phase']} {pod['metadata'].get('deletionTimestamp', '')}" for pod in await self.list("pods", namespace)]
+                lines.append(
+                    f"{one['metadata']['name']} {short} holder={status.get('holder')} spent={status.get('identifiesSpent')} {rows} {one['metadata'].get('annotations')}"
+                )
+            lines += [
+                f"pod {pod['metadata']['name']} {pod['status']['phase']} {pod['metadata'].get('deletionTimestamp', '')}"
+                for pod in await self.list("pods", namespace)
+            ]
         log = self.operator.log.read_text()[-3000:] if self.operator.log.exists() else ""
         return "\n".join([*lines, log])

@@ -6,7 +6,9 @@ REVISION = "shardwright.dev/revision"
 
 
 async def running_revisions(stage):
-    return [pod["metadata"]["annotations"][REVISION] for pod in await stage.list("pods")]
+    """Give what the pods run that are not on their way out."""
+    pods = [pod["metadata"] for pod in await stage.list("pods")]
+    return [pod["annotations"][REVISION] for pod in pods if "deletionTimestamp" not in pod]
 
 
 async def test_a_change_of_the_pods_is_handed_over_range_by_range(running):

@@ -7,6 +7,7 @@ from component.shard.stage import GATEWAY, now, until
 
 from shardwright_shard import pod as pod_module
 from shardwright_shard.errors import RangeGone
+from shardwright_shard.sinks.memory import MemorySink
 from shardwright_simulator import Action, Fault, Trigger
 
 
@@ -28,8 +29,8 @@ async def test_sigterm_closes_with_4000_and_writes_the_final_cursors(open_stage,
     assert status.holder == ""
     assert [row.state for row in status.shards] == ["closed"] * 3
     assert {row.session for row in status.shards} == set(stage.sessions().values())
-    received = {session: max(seq for s, seq in stage.times_received() if s == session) for session in stage.sessions().values()}
-    assert {row.session: row.seq for row in status.shards} == received
+    keys = sorted(stage.times_received())
+    assert {row.session: row.seq for row in status.shards} == dict(keys)  # the last sequence of each session
     assert not stage.control.connections()
     assert (await stage.started("p2", grant=0)).count("resumed") == 3
     await stage.arrived()
@@ -144,11 +145,27 @@ async def test_sigterm_without_the_clusters_api_still_closes_with_4000(open_stag
     assert len(stage.control.identifies()) == 1
 
 
-async def test_a_failing_sink_ends_the_pod(open_stage):
-    """A sink's task must never end: without it events would wait for ever, so the pod closes with 4000 and fails."""
+async def test_a_sink_whose_task_ends_ends_the_pod(open_stage):
+    """Without its sink's task events would wait for ever: the pod closes with 4000, writes its cursors and fails."""
     stage = await open_stage()
-    pod = await stage.started()
+    pod = stage.start(grant=1, sink=SinkWithABug())
+    await pod.ready()
     await stage.arrived()
-    task = next(task for task in asyncio.all_tasks() if task.get_name() == "sink memory")
-    task.get_coro().throw(RuntimeError("a bug in the sink")) if False else None
-    assert task
+    pod.sink.strike.set()
+    with pytest.raises(RuntimeError, match="a bug in the sink"):
+        await pod.task
+    assert len(stage.control.sessions()) == 1
+    assert stage.status().holder == ""
+    stage.book.errors.clear()
+
+
+class SinkWithABug(MemorySink):
+    """Its task raises when it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.strike = asyncio.Event()
+
+    async def run(self):
+        await self.strike.wait()
+        raise RuntimeError("a bug in the sink")

@@ -88,18 +88,34 @@ async def test_a_session_is_resumed_while_a_sink_is_away_if_there_is_room(open_s
 
 
 async def test_a_socket_that_is_lost_during_a_pause_is_resumed_when_there_is_room(open_stage):
-    """While the buffer is full nothing is connected: the events wait at Discord."""
+    """Who does not read does not see the end of a socket either: it is seen, and resumed, as soon as reading goes on."""
     stage = await open_stage(heartbeat_interval=5)
     pod = await stage.started(memory_limit=LIMIT)
     await stage.arrived()
     pod.sink.hold()
     await full(stage, pod)
     stage.control.add_fault(Fault(action=Action.ABORT))
-    await until(lambda: "the buffer is full" in pod.message())
+    await until(lambda: not stage.control.connections())
     await stays(lambda: not stage.control.connections(), seconds=0.3)
     pod.sink.release()
     await stage.arrived()
-    assert pod.count("identifies") == 1
+    assert (pod.count("resumed"), pod.count("identifies")) == (1, 1)
+
+
+async def test_a_connection_that_is_made_while_the_buffer_fills_up_does_not_read(open_stage):
+    """One shard fills the buffer while the other's RESUME is on its way: neither reads on without a bound."""
+    stage = await open_stage(shards=2, latency=(0.05, 0.05), heartbeat_interval=5)
+    pod = await stage.started(memory_limit=LIMIT)
+    await stage.arrived()
+    pod.sink.hold()
+    stage.control.add_fault(Fault(action=Action.ABORT, shards=[1]))
+    stage.load(2000, **PLENTY)
+    await until(lambda: pod.pod.journal.full)
+    await stays(lambda: pod.pod.journal.size < LIMIT + 2 * 600_000, seconds=0.6)
+    pod.sink.release()
+    await pod.ready()
+    await stage.arrived()
+    assert pod.count("identifies") == 2
 
 
 async def test_refused_events_are_sent_again(open_stage):
@@ -116,7 +132,7 @@ async def test_a_crash_with_a_full_buffer_loses_nothing(open_stage):
     """What stood in memory is replayed: Discord still has everything after the checkpoint."""
     stage = await open_stage()
     pod = await stage.started(memory_limit=LIMIT)
-    await stage.arrived()
+    await until(lambda: stage.rows()[0].session)
     pod.sink.hold()
     await full(stage, pod)
     await pod.crash()

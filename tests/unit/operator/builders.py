@@ -82,7 +82,16 @@ def owner(kind: str, uid: str):
 
 
 def shard_range(
-    *, first=0, last=1, total=4, uid="", annotations=None, status=None, version="10", gateway_uid=GATEWAY_UID, **spec: Any
+    *,
+    first=0,
+    last=1,
+    total=4,
+    uid="",
+    annotations=None,
+    status=None,
+    version="10",
+    gateway_uid=GATEWAY_UID,
+    **spec: Any,
 ):
     name = f"{GATEWAY}-{total}-{first}-{last}"
     given = {"bot_id": BOT, "max_concurrency": 1, "config": config(), "revision": REVISION}
@@ -135,9 +144,7 @@ def pod(
             owner_references=owner("ShardRange", of.metadata.uid),
         ),
         PodSpec(node),
-        PodStatus(
-            phase, (Trait("Ready", "True" if ready else "False"),), (ContainerStatus(ContainerState(waiting)),)
-        ),
+        PodStatus(phase, (Trait("Ready", "True" if ready else "False"),), (ContainerStatus(ContainerState(waiting)),)),
     )
 
 

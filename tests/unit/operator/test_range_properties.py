@@ -17,7 +17,9 @@ UIDS = ("a", "b", "c")
 @st.composite
 def worlds(draw):
     """Any mixture of pods, of who is named active, who holds and who is fenced."""
-    of = builders.shard_range(incarnation=3, identify_grant=4, revision=draw(st.sampled_from([builders.REVISION, "old"])))
+    of = builders.shard_range(
+        incarnation=3, identify_grant=4, revision=draw(st.sampled_from([builders.REVISION, "old"]))
+    )
     world = World(of, builders.wanted())
     for number, uid in enumerate(draw(st.lists(st.sampled_from(UIDS), unique=True, max_size=3))):
         pod = builders.pod(
@@ -31,13 +33,19 @@ def worlds(draw):
         world.add(pod, Actor(cut=pod.dead))
     names = st.sampled_from(["", *UIDS, "gone"])
     spec = msgspec.structs.replace(
-        of.spec, active_pod=draw(names), fenced_holder=draw(st.sampled_from(["", "gone"])), epoch=draw(st.integers(0, 5))
+        of.spec,
+        active_pod=draw(names),
+        fenced_holder=draw(st.sampled_from(["", "gone"])),
+        epoch=draw(st.integers(0, 5)),
     )
     states = st.sampled_from([ShardState.READY, ShardState.CLOSED, ShardState.WAITING, ShardState.IDENTIFYING])
     rows = tuple(
-        builders.row(shard, draw(states), session=draw(st.sampled_from(["s", None]))) for shard in range(draw(st.integers(0, 2)))
+        builders.row(shard, draw(states), session=draw(st.sampled_from(["s", None])))
+        for shard in range(draw(st.integers(0, 2)))
     )
-    status = msgspec.structs.replace(of.status, holder=draw(names), shards=rows, identifies_spent=draw(st.integers(0, 2)))
+    status = msgspec.structs.replace(
+        of.status, holder=draw(names), shards=rows, identifies_spent=draw(st.integers(0, 2))
+    )
     world.range = msgspec.structs.replace(of, spec=spec, status=status)
     return world
 

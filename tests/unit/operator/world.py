@@ -237,4 +237,3 @@ class World:
     @property
     def usable(self) -> list[str]:
         return [uid for uid, pod in self.pods.items() if pod.usable]
-

@@ -1,6 +1,7 @@
 """A pod's parts on the cluster in memory and a Discord in memory, for tests on a loop whose time jumps."""
 
 import asyncio
+import gc
 
 from shardwright_api.resources import Compression, RangeSpec, ShardConfig, ShardState, ShardStatus
 from shardwright_shard import shard as shard_module
@@ -81,6 +82,8 @@ class Stage:
         self.token = TOKEN
         self.tasks = []
         self.coordinators = []
+        self.unheard = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: self.unheard.append(context))
 
     @property
     def range(self):
@@ -136,6 +139,8 @@ class Stage:
         for coordinator in self.coordinators:
             if coordinator.started:
                 await coordinator.inner.close()
+        gc.collect()
+        assert self.unheard == [], "an exception that nobody took"
 
 
 class ShardStage(Stage):

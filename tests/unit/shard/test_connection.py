@@ -14,6 +14,8 @@ from shardwright_shard.errors import GatewayProtocolError, TooLarge, Unreadable
 from unit.shard.websocket_server import Server, certificate
 from unit.shard.wire import Compressor, frame
 
+pytestmark = pytest.mark.timeout(15)
+
 HELLO = b'{"op":10}'
 
 
@@ -74,10 +76,12 @@ def tls(request, contexts):
 
 
 @pytest.fixture(autouse=True)
-async def patience():
-    """A test that hangs fails soon."""
-    async with asyncio.timeout(10):
-        yield
+async def _nothing_unheard():
+    """An exception that nobody took fails its test."""
+    unheard = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unheard.append(context))
+    yield
+    assert unheard == []
 
 
 @pytest.fixture
@@ -301,6 +305,30 @@ async def test_the_server_sees_our_close_frame_while_it_is_flooding(recorder, tl
         await connection.ended
     assert seen == [code]
     assert "lost" not in recorder.heard
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_server_that_reads_only_when_it_has_written_everything_sees_our_close_frame(recorder, tls, paused):
+    seen = []
+
+    async def script(peer):
+        await peer.accept()
+        peer.writer.transport.pause_reading()
+        for _ in range(60):
+            await peer.send(bytes(100_000))
+        peer.writer.transport.resume_reading()
+        seen.append(await peer.close_code())
+
+    def close():
+        if paused:
+            recorder.connection.pause_reading()
+        recorder.connection.close(4000)
+
+    async with serve(script, tls) as server:
+        recorder.on_messages = close
+        connection = await open_connection(server, recorder, tls)
+        await connection.ended
+    assert seen == [4000]
 
 
 @pytest.mark.usefixtures("short_linger")

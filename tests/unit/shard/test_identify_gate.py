@@ -106,6 +106,7 @@ async def test_a_fatal_code_voids_what_was_reserved_or_paid_until_a_new_grant(st
     await stage.coordinator.forfeit()
     stage.cluster.grant(RANGE, 1)
     assert not stage.gate.shut
+    assert stage.gate.obstacle(2) is None, "no reservation from before stands against it"
     stage.gate.reserve(2)
     assert "grant" in stage.gate.obstacle(0), "the new grant is for one shard, whatever was paid before"
 

@@ -306,10 +306,11 @@ async def test_no_event_is_lost_over_a_hand_over_and_none_is_behind_us_before_it
     first = stage.discord.emit(0, count=10)
     stage.sinks["a"].hold()
     unsure = stage.discord.emit(0, count=5)
-    stage.run("b")
+    stage.cluster.activate(RANGE, "b")
     await stage.until(lambda: stage.status.holder == "")
     assert stage.status.shards[0].seq == 11, "what was not acknowledged is not behind us"
     missed = stage.discord.emit(0, count=5)
+    stage.run("b")
     await stage.ready("b")
     kept = [event.payload for source, event in stage.sinks["b"].events if source.shard == 0 and event.seq]
     assert kept == unsure + missed

@@ -180,6 +180,13 @@ def test_a_guild_that_removes_the_bot_is_counted_off():
     assert driven.session.guilds == 1
 
 
+def test_the_number_of_guilds_never_falls_below_zero():
+    """A replay to another pod may repeat what the checkpoint counted; a negative number would void the whole report."""
+    driven = Driven(to_resume=resumable(10)).live()
+    driven.receive(guild_delete(1, 12), guild_delete(2, 13))
+    assert driven.session.guilds == 0
+
+
 def test_a_guild_that_was_left_before_it_arrived_is_a_join_when_it_comes_back():
     driven = Driven().live(guilds=[1])
     driven.receive(guild_delete(1, 2), guild_create(1, 3))

@@ -83,6 +83,24 @@ async def test_a_grant_for_one_goes_to_the_lowest_shard(stage):
     assert [each.shard for each in stage.discord.connections] == [0]
 
 
+async def test_no_more_shards_connect_than_there_are_grants(monkeypatch):
+    stage = ShardStage(monkeypatch, max_concurrency=4)
+    await stage.hold(0, 1, 2, 3)
+    stage.run().grant(2)
+    await stage.settle(60)
+    assert [each.shard for each in stage.discord.connections] == [0, 1]
+    await stage.end()
+
+
+async def test_a_grant_does_not_stay_with_a_shard_that_cannot_connect(stage):
+    await stage.hold(0, 1)
+    stage.discord.refusals = [OSError("refused")] * 5
+    stage.run().grant(1)
+    await stage.until(lambda: stage.discord.identifies)
+    assert asyncio.get_running_loop().time() < 30
+    assert stage.status.identifies_spent == 1
+
+
 async def test_one_shard_of_a_bucket_at_a_time_is_connected_for_an_identify(stage):
     await stage.hold(0, 1, 2)
     stage.run().grant(3)

@@ -123,6 +123,14 @@ def test_bytes_under_way_are_bounded_but_one_event_may_always_leave():
     assert stage.writer.seqs() == [2, 3]
 
 
+def test_filtered_events_never_hold_up_those_behind_them():
+    """More are filtered at once than the window has room for."""
+    stage = Stage(events=4, spec=EventFilter(exclude=("TYPING_START",)))
+    stage.append(*[Event(seq, "TYPING_START", b"{}") for seq in range(1, 10)], message(10))
+    stage.begin()
+    assert stage.writer.seqs() == [10]
+
+
 def test_a_writer_without_room_is_left_alone_until_it_has():
     stage = Stage().begin()
     stage.writer.writable = False
