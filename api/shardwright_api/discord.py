@@ -8,9 +8,11 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 from typing import Final
 
+from shardwright_api import __version__
+
 API_VERSION: Final = 10
 API_URL: Final = f"https://discord.com/api/v{API_VERSION}"
-USER_AGENT: Final = "DiscordBot (https://shardwright.dev, 0.1.0)"
+USER_AGENT: Final = f"DiscordBot (https://shardwright.dev, {__version__})"
 
 IDENTIFY_WINDOW: Final = 5.0
 """Seconds in which each bucket takes one identify (Gateway > Rate Limiting)."""

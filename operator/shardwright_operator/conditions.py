@@ -56,6 +56,7 @@ class Reason(StrEnum):
     # Progressing
     COMPLETE = "Complete"
     ROLLING_OUT = "RollingOut"
+    POD_REFUSED = "PodRefused"
     HAND_OVER_FAILED = "HandOverFailed"
     HAND_OVER_STALLED = "HandOverStalled"
     REIDENTIFY_NOT_SUPPORTED = "ReidentifyNotSupported"
@@ -81,15 +82,23 @@ class Facts:
 
     `expected`: how many ranges the layout has; 0 before it is known. `reshard`: what is asked of the layout and refused.
     `outdated`: ranges that run an older revision. `old_identity`: ranges that keep the intents they identified with.
+    `failed`: ranges that went back from the wanted revision.
     """
 
     expected: int = 0
     reshard: str = ""
     outdated: int = 0
     old_identity: int = 0
+    failed: frozenset[RangeKey] = frozenset()
 
 
 # --- TokenValid ---------------------------------------------------------------------------------------------------
+
+
+def _where_to(seen: GatewayObserved) -> str:
+    """Say which key of which Secret wants a valid token."""
+    reference = seen.gateway.spec.token_secret_ref
+    return f"put a valid token under key {reference.key!r} of Secret {reference.name!r}"
 
 
 def token_valid(seen: GatewayObserved) -> Said:
@@ -102,9 +111,9 @@ def token_valid(seen: GatewayObserved) -> Said:
         message = f"the token is of bot {seen.token.bot_id}, the running shards are of bot {spec.bot_id}"
         return Said(kind, FALSE, Reason.BOT_CHANGED, f"{message}; make another DiscordGateway for another bot")
     if seen.answer.verdict is Verdict.REJECTED:
-        return Said(kind, FALSE, Reason.TOKEN_REJECTED, f"{seen.answer.trouble}; put a valid one into the Secret")
+        return Said(kind, FALSE, Reason.TOKEN_REJECTED, f"{seen.answer.trouble}; {_where_to(seen)}")
     if seen.refused:
-        return Said(kind, FALSE, Reason.AUTHENTICATION_FAILED, f"{seen.refused}; put a valid token into the Secret")
+        return Said(kind, FALSE, Reason.AUTHENTICATION_FAILED, f"{seen.refused}; {_where_to(seen)}")
     if seen.answer.verdict is Verdict.ACCEPTED:
         return Said(kind, TRUE, Reason.ACCEPTED, f"Discord takes the token of bot {seen.token.bot_id}")
     trouble = seen.answer.trouble
@@ -181,13 +190,9 @@ def identify_budget(seen: GatewayObserved) -> Said:
 def progressing(seen: GatewayObserved, facts: Facts) -> Said:
     """Judge whether what is under way gets on. False only means stuck."""
     kind, totals = ConditionType.PROGRESSING, seen.totals
-    if totals.failed:
-        names = ", ".join(sorted(key.name for key in totals.failed)[:3])
-        message = f"the new revision did not come up on {names}, which went back to the old one; correct the spec"
-        return Said(kind, FALSE, Reason.HAND_OVER_FAILED, message)
-    if seen.stalled:
-        names = ", ".join(sorted(key.name for key in seen.stalled)[:3])
-        return Said(kind, FALSE, Reason.HAND_OVER_STALLED, f"the new pods of {names} do not get ready to take over")
+    stuck = _stuck(seen, facts)
+    if stuck is not None:
+        return Said(kind, FALSE, *stuck)
     if facts.outdated:
         return Said(kind, TRUE, Reason.ROLLING_OUT, f"{facts.outdated} of {facts.expected} ranges are still to change")
     if facts.old_identity:
@@ -201,6 +206,23 @@ def progressing(seen: GatewayObserved, facts: Facts) -> Said:
     return Said(kind, TRUE, Reason.COMPLETE, f"{len(totals.members)} ranges run the wanted revision")
 
 
+def _stuck(seen: GatewayObserved, facts: Facts) -> tuple[str, str] | None:
+    """Say why what is under way does not get on, if it does not."""
+    if seen.troubles:
+        key, trouble = min(seen.troubles.items())
+        return Reason.POD_REFUSED, f"the pod of ShardRange {key.name} cannot be made: {trouble}"
+    if facts.failed:
+        where = f"the new revision did not come up on {_names(facts.failed)}, which went back to the old one"
+        return Reason.HAND_OVER_FAILED, f"{where}; correct the spec"
+    if seen.stalled:
+        return Reason.HAND_OVER_STALLED, f"the new pods of {_names(seen.stalled)} do not get ready to take over"
+    return None
+
+
+def _names(keys: frozenset[RangeKey]) -> str:
+    return ", ".join(sorted(key.name for key in keys)[:3])
+
+
 def degraded(seen: GatewayObserved, facts: Facts) -> Said:
     """Judge whether something that was asked for is not done, or something that worked does not."""
     kind, totals = ConditionType.DEGRADED, seen.totals
@@ -211,7 +233,7 @@ def degraded(seen: GatewayObserved, facts: Facts) -> Said:
         key, parked = min(totals.parked.items())
         message = f"Discord refuses shard {parked.shard} ({parked.code}) of ShardRange {key.name}"
         return Said(kind, TRUE, Reason.REFUSED, message)
-    if totals.not_up and was_ready(seen.gateway.status):
+    if seen.down and was_ready(seen.gateway.status):
         return Said(kind, TRUE, Reason.SHARDS_NOT_READY, not_ready_message(seen))
     return Said(kind, FALSE, Reason.AS_EXPECTED, "nothing is wrong")
 
@@ -230,7 +252,7 @@ def find(conditions: tuple[Condition, ...], kind: ConditionType) -> Condition | 
 def not_ready_message(seen: GatewayObserved) -> str:
     """Say how many shards are not ready, and where one of them is."""
     totals = seen.totals
-    where = f"; ShardRange {min(totals.not_up).name}" if totals.not_up else ""
+    where = f"; ShardRange {min(seen.down).name}" if seen.down else ""
     return f"{totals.ready_shards} of {totals.shards} shards are ready{where}"
 
 
@@ -315,7 +337,7 @@ def _budget(judged: _Judged) -> tuple[str, str] | None:
 
 def _shards(judged: _Judged) -> tuple[str, str] | None:
     seen, facts = judged.seen, judged.facts
-    complete = bool(facts.expected) and len(seen.totals.members) >= facts.expected and not seen.totals.not_up
+    complete = bool(facts.expected) and len(seen.totals.members) >= facts.expected and not seen.down
     if complete:
         return None
     lost = was_ready(seen.gateway.status) and bool(facts.expected)

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
@@ -36,6 +37,7 @@ _M = TypeVar("_M", bound=Model)
 _DOMAIN: Final = "shardwright.dev"
 _DELETED: Final = "DELETED"
 _SERVER_SECONDS: Final = (270, 300)
+_HEALTHY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 8.0
 
 
@@ -99,12 +101,15 @@ class Edge:
     # --- in kopf's thread
 
     def _run(self) -> None:
+        failures = 0
         while not self._stop.is_set():
+            started = time.monotonic()
             try:
                 asyncio.run(self._operator())
             except Exception as error:  # noqa: BLE001 - whatever kopf raises, it is started anew
                 self.restarts += 1
-                delay = backoff(self.restarts)
+                failures = 1 if time.monotonic() - started > _HEALTHY_SECONDS else failures + 1
+                delay = backoff(failures)
                 log.warning("kopf failed, again in %.1f s: %s", delay, error)
                 self._stop.wait(delay)
 

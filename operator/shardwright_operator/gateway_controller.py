@@ -17,7 +17,7 @@ from shardwright_operator.asker import NOT_ASKED, Answer, Asker, rfc3339, utc_no
 from shardwright_operator.conditions import FALSE, TRUE, Said
 from shardwright_operator.discord_rest import Question
 from shardwright_operator.executor import Executor
-from shardwright_operator.keys import BotKey, GatewayKey, Key
+from shardwright_operator.keys import BotKey, GatewayKey, Key, RangeKey
 from shardwright_operator.kube import LEASES, Kube
 from shardwright_operator.memory import Memory, Standing
 from shardwright_operator.observed import GatewayObserved, Wanted
@@ -31,6 +31,8 @@ from shardwright_operator.views import LeaseList, gateway_key
 
 log = logging.getLogger(__name__)
 
+MOMENT: Final = 3.0
+"""Seconds in which a shard may reconnect without the gateway ceasing to be ready."""
 _CHILDREN_EVERY: Final = 29.0
 
 
@@ -97,7 +99,8 @@ class GatewayController:
         self._tell(key, seen, plan)
         await self._executor.run(plan.actions)
         self._note(gateway, seen, plan)
-        return plan.again_after
+        brief = len(seen.down) < len(seen.totals.not_up)
+        return min(plan.again_after, 1.0) if brief else plan.again_after
 
     def _forget(self, key: GatewayKey) -> None:
         self._memory.forget_gateway(key)
@@ -123,7 +126,9 @@ class GatewayController:
             summaries=store.summaries,
             pods=store.pod_count(key),
             budget=self._memory.budgets.get(key),
+            down=self._down(uid, now),
             stalled=self._memory.stalled_of(key),
+            troubles={one: text for one, text in self._memory.troubles.items() if one in store.totals(uid).members},
             default_image=self._settings.shard_image,
             pull_policy=self._settings.pull_policy,
             blamed_version=self._secrets.blamed(key).version,
@@ -132,6 +137,12 @@ class GatewayController:
             gauges_due=now - self._gauges_at.get(uid, float("-inf")) > GAUGE_SECONDS,
             now=rfc3339(utc_now()),
         )
+
+    def _down(self, uid: str, now: float) -> frozenset[RangeKey]:
+        """List the ranges that are not up, and have not been for more than a moment."""
+        since = self._store.down_since
+        not_up = self._store.totals(uid).not_up
+        return frozenset(key for key in not_up if now - since.get(key, float("-inf")) >= MOMENT)
 
     def _answer(self, gateway: DiscordGateway, token: TokenState) -> Answer:
         question = question_of(gateway, token)

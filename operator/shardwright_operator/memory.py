@@ -102,6 +102,7 @@ class Memory:
         self.standing: dict[GatewayKey, Standing] = {}
         self.budgets: dict[GatewayKey, BudgetVerdict] = {}
         self.stalled: dict[RangeKey, GatewayKey] = {}
+        self.troubles: dict[RangeKey, str] = {}
         self.refused_tokens: set[Fingerprint] = set()
         self.fences = FenceLimit()
 
@@ -109,6 +110,15 @@ class Memory:
         """Drop the notes on a gateway that no longer exists."""
         for notes in (self.wanted, self.standing, self.budgets):
             notes.pop(key, None)
+
+    def note_trouble(self, key: RangeKey, trouble: str) -> bool:
+        """Note why a range's pod is refused, or that it is not any more; say whether that is news."""
+        if self.troubles.get(key, "") == trouble:
+            return False
+        self.troubles[key] = trouble
+        if not trouble:
+            del self.troubles[key]
+        return True
 
     def stalled_of(self, key: GatewayKey) -> frozenset[RangeKey]:
         """List the ranges of a gateway whose new pod does not get ready."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shardwright_api.resources import DiscordGateway, RangeSpec, ShardRange
 from shardwright_operator.asker import NOT_ASKED, Answer
@@ -69,9 +69,10 @@ class GatewayObserved:
     """A gateway and all that belongs to it.
 
     `ranges` are all ShardRanges that the operator knows, whoever owns them. `rival`: the gateway in another namespace
-    to which the bot belongs. `refused`: why Discord's gateway refuses the token, where it does. `stalled`: ranges whose
+    to which the bot belongs. `refused`: why Discord's gateway refuses the token, where it does. `down`: ranges that
+    are not up, and not just for a moment: Discord makes sessions reconnect all the time. `stalled`: ranges whose
     new pod does not get ready to take over. `children_due`: the children are to be applied again. `buckets`: those whose
-    Lease exists. `gauges_due`: a minute has passed since the gauges were written.
+    Lease exists. `troubles`: why pods of ranges are refused by the API server. `gauges_due`: a minute has passed since the gauges were written.
     """
 
     gateway: DiscordGateway
@@ -84,7 +85,9 @@ class GatewayObserved:
     summaries: Mapping[RangeKey, RangeSummary]
     pods: int = 0
     budget: BudgetVerdict | None = None
+    down: frozenset[RangeKey] = frozenset()
     stalled: frozenset[RangeKey] = frozenset()
+    troubles: Mapping[RangeKey, str] = field(default_factory=dict)
     default_image: str
     pull_policy: str
     blamed_version: str = ""

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -104,7 +105,7 @@ class Draft:
         refused = seen.answer.verdict is Verdict.REJECTED or self.token.reason == conditions.Reason.BOT_CHANGED
         return seen.rival is None and seen.token.problem is None and not refused
 
-    @property
+    @cached_property
     def layout(self) -> Layout | None:
         """The layout in force, or the one to begin with; None before Discord has been asked."""
         seen = self.seen
@@ -179,6 +180,7 @@ def plan_gateway(seen: GatewayObserved) -> GatewayPlan:
         reshard=draft.reshard,
         outdated=draft.outdated,
         old_identity=draft.old_identity,
+        failed=frozenset(key for key in seen.totals.failed if seen.summaries[key].revision == draft.revision),
     )
     said = conditions.judge(seen, facts)
     actions = [*_status(draft, said, found), *_announcements(seen, said)]

@@ -9,6 +9,7 @@ from typing import Final
 from shardwright_api.discord import CloseCode
 from shardwright_api.resources import ShardRange
 from shardwright_operator.actions import Action, Create, PatchRange
+from shardwright_operator.errors import ForbiddenError, InvalidError
 from shardwright_operator.executor import Executor
 from shardwright_operator.keys import GatewayKey, Key, RangeKey
 from shardwright_operator.kube import PODS
@@ -57,12 +58,25 @@ class RangeController:
         waits = self._watch_hand_over(key, gateway, seen)
         plan = plan_range(self._with_trial(key, seen))
         self._note(key, gateway, plan.actions)
-        await self._executor.run(plan.actions)
+        await self._run(key, gateway, plan.actions)
         return min(wait for wait in (plan.again_after, waits, _RESYNC) if wait is not None)
+
+    async def _run(self, key: RangeKey, gateway: GatewayKey, actions: tuple[Action, ...]) -> None:
+        """Do it, and let the gateway say so where the API server refuses it for good: a quota, an admission rule."""
+        trouble = ""
+        try:
+            await self._executor.run(actions)
+        except (InvalidError, ForbiddenError) as error:
+            trouble = error.message
+            raise
+        finally:
+            if (actions or trouble) and self._memory.note_trouble(key, trouble):
+                self._enqueue(gateway)
 
     def _forget(self, key: RangeKey) -> None:
         self._launches.reset(key)
         self._memory.stalled.pop(key, None)
+        self._memory.troubles.pop(key, None)
 
     def _observe(self, key: RangeKey, shard_range: ShardRange, wanted: Wanted) -> RangeObserved:
         store, now = self._store, self._memory.clock()

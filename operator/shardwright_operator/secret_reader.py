@@ -62,7 +62,12 @@ class SecretReader:
         now = self._clock()
         if record is not None and record.reference == reference and now - record.read_at < max_age:
             return record.state
-        state = await self._fetch(gateway.metadata.namespace, reference)
+        try:
+            state = await self._fetch(gateway.metadata.namespace, reference)
+        except ForbiddenError:
+            if record is not None and record.state.token is not None:
+                raise  # it could be read before: the API server is coming up, or somebody is at the roles
+            state = tokens.forbidden(reference)
         self._records[key] = _updated(record, reference, state, now)
         return state
 
@@ -71,8 +76,6 @@ class SecretReader:
             return tokens.read(await self._kube.get(SECRETS, namespace, reference.name), reference)
         except NotFoundError:
             return tokens.missing(reference)
-        except ForbiddenError:
-            return tokens.forbidden(reference)
 
 
 def _updated(record: _Record | None, reference: SecretKeyRef, state: TokenState, now: float) -> _Record:

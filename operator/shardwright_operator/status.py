@@ -1,7 +1,7 @@
 """A gateway's status: conditions at once, gauges rarely.
 
-Gauges are numbers that move all the time without anything happening: guilds, latency, the budget that is left. They are
-written at most once a minute, or when they moved by more than a tenth. A status that says nothing new is not written.
+Gauges are numbers that move all the time without anything happening: guilds, latency, the budget that is left, shards by
+state. They are written with whatever else changes, else at most once a minute, or when one moved by more than a tenth.
 """
 
 from __future__ import annotations
@@ -48,15 +48,26 @@ def _session_starts(seen: GatewayObserved) -> SessionStarts | None:
 def _gauges_moved(before: GatewayStatus, now: GatewayStatus) -> bool:
     if moved(before.guilds, now.guilds) or moved(before.latency, now.latency):
         return True
+    if moved(_ready(before), _ready(now)):
+        return True
     old, new = before.session_starts, now.session_starts
     if old is None or new is None:
         return old is not new
     return moved(old.remaining, new.remaining) or moved(old.total, new.total)
 
 
+def _ready(status: GatewayStatus) -> int | None:
+    return status.shards.ready if status.shards is not None else None
+
+
 def _keep_gauges(before: GatewayStatus, now: GatewayStatus) -> GatewayStatus:
     return msgspec.structs.replace(
-        now, guilds=before.guilds, latency=before.latency, session_starts=before.session_starts
+        now,
+        guilds=before.guilds,
+        latency=before.latency,
+        session_starts=before.session_starts,
+        shards=before.shards,
+        pods=before.pods,
     )
 
 
@@ -76,4 +87,5 @@ def next_status(seen: GatewayObserved, said: tuple[Said, ...], *, plan: PlanStat
         latency=latency(seen),
         phase=str(said[0].reason),
     )
-    return now if seen.gauges_due or _gauges_moved(before, now) else _keep_gauges(before, now)
+    quiet = _keep_gauges(before, now)
+    return now if quiet != before or seen.gauges_due or _gauges_moved(before, now) else quiet

@@ -115,6 +115,8 @@ class Store:
         """When each range was last seen to have spent an identify; a range that had spent any before counts from when
         the operator first sees it."""
         self.identifies: defaultdict[str, Identifies] = defaultdict(Identifies)
+        self.down_since: dict[RangeKey, float] = {}
+        """When each range that is not up ceased to be so; a range that never was up is not in it."""
         self._pods: defaultdict[RangeKey, dict[str, Pod]] = defaultdict(dict)
         self._pod_counts: Counter[GatewayKey] = Counter()
         self._totals: defaultdict[str, GatewayTotals] = defaultdict(GatewayTotals)
@@ -264,11 +266,19 @@ class Store:
         old = self.summaries.get(key)
         if new is None:
             self.summaries.pop(key, None)
+            self.down_since.pop(key, None)
         else:
             self.summaries[key] = new
+            self._note_down(key, old, new)
         self._totals[owner_uid(shard_range.metadata)].replace(key, old, new)
         if budget_concerns(old, new):
             self._enqueue(BotKey(shard_range.spec.bot_id))
+
+    def _note_down(self, key: RangeKey, old: RangeSummary | None, new: RangeSummary) -> None:
+        if new.ready:
+            self.down_since.pop(key, None)
+        elif old is not None and old.ready:
+            self.down_since[key] = self._clock()
 
     # --- pods and nodes
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from shardwright_api import __version__
 from shardwright_api.discord import EVENT_NAMES, CloseCode
 from shardwright_api.resources import ShardState
 from shardwright_shard.pod import Pod
@@ -28,7 +28,7 @@ class PodCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Give every metric of the pod."""
-        yield _gauge("build_info", "The version of this program.", ["version"], [([version("shardwright")], 1)])
+        yield _gauge("build_info", "The version of this program.", ["version"], [([__version__], 1)])
         yield self._ready()
         yield self._states()
         yield self._events()

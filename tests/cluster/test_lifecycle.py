@@ -85,7 +85,12 @@ def killed_operator() -> Callable[[], int]:
     """Give a function that kills the operator's process with SIGKILL and says how many it killed."""
 
     def kill() -> int:
-        found = subprocess.run(["pgrep", "-f", "-m shardwright_operator"], capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            ["pgrep", "-f", "/opt/shardwright/bin/python -m shardwright_operator"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         for pid in found.stdout.split():
             os.kill(int(pid), signal.SIGKILL)
         return len(found.stdout.split())

@@ -75,6 +75,7 @@ def _server(url: str) -> Server:
     try:
         parts = urlsplit(url if "://" in url else f"nats://{url}")
         port = parts.port or _PORT
+        (parts.hostname or "").encode("idna")
     except ValueError as error:
         raise ConfigError(f"NATS server: {error}") from error
     if parts.scheme not in _SCHEMES or not parts.hostname or parts.path not in ("", "/") or parts.query:
@@ -129,11 +130,12 @@ class Connection(asyncio.Protocol):
     async def greet(self, server: Server, tls: ssl.SSLContext | None) -> None:
         """Do the opening. Raise `SinkUnavailable` where the server refuses, `OSError` where TLS fails."""
         await self._expect(Info)
-        if server.tls or self.info.tls_required:
+        secure = server.tls or self.info.tls_required
+        if secure:
             await self._start_tls(server, tls)
         if not self.info.headers:
             raise SinkUnavailable("the server has no headers: NATS 2.2 or later is needed")
-        self.write(connect(_options(tls=server.tls)) + subscribe(f"{self._inbox}.*") + PING)
+        self.write(connect(_options(tls=secure)) + subscribe(f"{self._inbox}.*") + PING)
         await self._expect(Pong)
         self._open = True
 

@@ -182,7 +182,7 @@ class Flow:
 
     def _judge(self, message: Message) -> None:
         """Take a reply that is not plainly an acknowledgement."""
-        number = message.subject.removeprefix(self._inbox)
+        number = message.subject.removeprefix(self._inbox)[:18]
         if self._stream is None or not number.isdigit() or int(number) < self.window.low:
             return
         why = refusal(message, self._stream)

@@ -28,6 +28,8 @@ LINE_LIMIT: Final = 256 * 1024
 """Of a control line: INFO names every server of a cluster, all others are short."""
 MESSAGE_LIMIT: Final = 8 * 1024 * 1024
 """Of a message to us: acknowledgements are small, the description of a stream may name many subjects."""
+TEXT_LIMIT: Final = 500
+"""Of what is told to people in a server's words."""
 PING: Final = b"PING\r\n"
 PONG: Final = b"PONG\r\n"
 NO_RESPONDERS: Final = 503
@@ -102,7 +104,7 @@ def refusal(message: Message, stream: str) -> str | None:
     except msgspec.DecodeError:
         return "the reply is no acknowledgement of JetStream"
     if ack.error is not None:
-        return f"{ack.error.description} ({ack.error.err_code or ack.error.code})"
+        return f"{ack.error.description[:TEXT_LIMIT]} ({ack.error.err_code or ack.error.code})"
     if ack.stream != stream:
         return f"stream {ack.stream or '?'} took the event instead of {stream}"
     return None if ack.seq else "the acknowledgement has no sequence"
@@ -158,7 +160,7 @@ def _ack_patterns(inbox: str, stream: str | None) -> tuple[re.Pattern[bytes], re
         return _NEVER, _NEVER
     subject = re.escape(f"MSG {inbox}.").encode()
     name = re.escape(msgspec.json.encode(stream))
-    body = rb'\d+ 1 \d+\r\n\{"stream":' + name + rb',"seq":[1-9]\d*+(?:,"duplicate": ?true)?\}\r\n'
+    body = rb'\d{1,18} 1 \d+\r\n\{"stream":' + name + rb',"seq":[1-9]\d*+(?:,"duplicate": ?true)?\}\r\n'
     return re.compile(b"(?:" + subject + body + b")++"), re.compile(subject + rb"(\d+) ")
 
 
@@ -182,7 +184,7 @@ def _short(verb: bytes, rest: bytes) -> Operation | None:
         case b"INFO":
             return _info(rest)
         case b"-ERR":
-            return Failure(rest.strip(b" '").decode(errors="replace"))
+            return Failure(rest[:TEXT_LIMIT].strip(b" '").decode(errors="replace"))
         case b"PING":
             return Ping()
         case b"PONG":

@@ -1,6 +1,7 @@
 """Fixtures: a stage in namespaces of its own."""
 
 import pytest
+
 from cluster.operator.stage import Stage
 
 

@@ -22,8 +22,8 @@ from aiohttp import web
 
 API = "/apis/shardwright.dev/v1alpha1"
 BOT = "1000000000000000001"
-TOKEN = "MTAwMDAwMDAwMDAwMDAwMDAwMQ.abc.good"  # noqa: S105 - the stub's
-OTHER_TOKEN = "MTAwMDAwMDAwMDAwMDAwMDAwMQ.abc.other"  # noqa: S105 - the stub's
+TOKEN = "MTAwMDAwMDAwMDAwMDAwMDAwMQ.abc.good"
+OTHER_TOKEN = "MTAwMDAwMDAwMDAwMDAwMDAwMQ.abc.other"
 PATHS = {
     "dgw": f"{API}/namespaces/{{}}/discordgateways",
     "sr": f"{API}/namespaces/{{}}/shardranges",

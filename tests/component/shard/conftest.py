@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 import aiohttp
 import pytest
 import uvloop
-from component.shard.stage import MARGIN, Actor, LogBook, Stage, make_config, make_simulator
 
+from component.shard.stage import MARGIN, Actor, LogBook, Stage, make_config, make_simulator
 from shardwright_api.resources import Compression
 from shardwright_shard import http
 from shardwright_shard.coordination.local import LocalCluster

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from component.shard.stage import UNREADABLE, until
 
+from component.shard.stage import UNREADABLE, until
 from shardwright_api.resources import Compression
 from shardwright_simulator import Action, Fault, Trigger
 

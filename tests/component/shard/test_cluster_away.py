@@ -1,7 +1,6 @@
 """The cluster's API is away, or another pod holds the range: what a pod still does, and what it must not do."""
 
 from component.shard.stage import now, stays, until
-
 from shardwright_shard import shard as shard_module
 from shardwright_simulator import Action, Fault, ResumeMode
 

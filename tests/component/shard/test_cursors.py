@@ -1,7 +1,6 @@
 """What the checkpoint says, and what a crash, a hand-over or a change of the configuration makes of it."""
 
 from component.shard.stage import INTENTS, now, stays, until
-
 from shardwright_api.resources import Compression
 from shardwright_shard import pod as pod_module
 from shardwright_shard.sinks.memory import MemorySink

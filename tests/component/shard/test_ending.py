@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from component.shard.stage import GATEWAY, now, until
 
+from component.shard.stage import GATEWAY, now, until
 from shardwright_shard import pod as pod_module
 from shardwright_shard.errors import RangeGone
 from shardwright_shard.sinks.memory import MemorySink

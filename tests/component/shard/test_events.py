@@ -1,7 +1,6 @@
 """What a pod forwards: every event as Discord sent it, whatever its name, size and layout."""
 
 from component.shard.stage import until
-
 from shardwright_simulator import Action, Fault
 from shardwright_simulator.options import KeyOrder
 

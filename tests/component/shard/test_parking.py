@@ -1,8 +1,8 @@
 """Close codes after which trying again never helps: the shard parks, alive, until a new grant says that something changed."""
 
 import pytest
-from component.shard.stage import INTENTS, stays, until
 
+from component.shard.stage import INTENTS, stays, until
 from shardwright_api.discord import FATAL_CLOSE_CODES, Intent
 from shardwright_shard.__main__ import token_reader
 from shardwright_simulator import Action, Fault, Trigger
@@ -36,7 +36,21 @@ async def test_what_discord_refuses_parks_the_shard(open_stage, open_door, bot, 
     assert stage.rows()[0].close == code
 
 
-@pytest.mark.parametrize("code", sorted(FATAL_CLOSE_CODES))
+async def test_every_fatal_code_parks_a_live_shard(open_stage):
+    """Whichever it is, and whenever it comes: no RESUME, no IDENTIFY, and the row has the code."""
+    codes = sorted(FATAL_CLOSE_CODES)
+    stage = await open_stage(shards=len(codes))
+    pod = await stage.started(grant=2 * len(codes))
+    await stage.arrived()
+    for shard, code in enumerate(codes):
+        stage.control.add_fault(Fault(action=Action.CLOSE, shards=[shard], code=code))
+    await until(lambda: {row.state for row in stage.rows()} == {"parked"})
+    assert [row.close for row in stage.rows()] == codes
+    await stays(lambda: not stage.control.connections() and not pod.task.done(), seconds=0.4)
+    assert stage.status().identifies_spent == 2 * len(codes)
+
+
+@pytest.mark.parametrize("code", [4004, 4014])
 async def test_a_fatal_code_stops_all_identifies_of_the_pod(open_stage, code):
     """Shard 0 parks and the grants are forfeited; shards 1 and 2, granted as well, do not try. Then a new grant: all do."""
     stage = await open_stage(shards=3, max_concurrency=1, identify_window=0.1)

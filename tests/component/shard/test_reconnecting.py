@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from component.shard.stage import now, stays, until
 
+from component.shard.stage import now, stays, until
 from shardwright_api.resources import Compression
 from shardwright_shard import session
 from shardwright_simulator import Action, Fault, ResumeMode, Trigger
@@ -17,10 +17,10 @@ def resumes(stage):
     return [resume.shard for resume in stage.control.resumes() if resume.result == "resumed"]
 
 
-async def mid_load(stage, count=400, *, rate=1000.0):
+async def mid_load(stage, count=400):
     """Begin a load, and wait until half of it was sent."""
     sent = stage.control.state().ledger.last
-    stage.load(count, rate=rate)
+    stage.load(count)
     await stage.sim.wait_for(lambda: stage.control.state().ledger.last >= sent + count // 2)
 
 
@@ -30,7 +30,7 @@ async def test_a_storm_of_faults_loses_nothing(open_stage, compression, mode):
     """Under load each shard of five is hit by another fault: all resume, whatever Discord does to old connections."""
     stage = await open_stage(shards=5, compression=compression, on_resume=mode, heartbeat_interval=0.4)
     pod = await stage.started()
-    await mid_load(stage, 1000, rate=3000)
+    await mid_load(stage, 1000)
     for shard, action in enumerate((Action.RECONNECT, Action.ABORT, Action.CUT, Action.CLOSE, Action.SILENT)):
         stage.control.add_fault(Fault(action=action, shards=[shard]))
     await stage.sim.wait_for(lambda: sorted(resumes(stage)) == [0, 1, 2, 3, 4])

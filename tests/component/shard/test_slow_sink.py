@@ -1,8 +1,8 @@
 """A sink that is slow or away: memory is bounded, heartbeats go on, and whatever waits at Discord is fetched later."""
 
 import pytest
-from component.shard.stage import stays, until
 
+from component.shard.stage import stays, until
 from shardwright_simulator import Action, Fault
 
 LIMIT = 100_000

@@ -1,16 +1,16 @@
 """TLS to the gateway, with a certificate authority of the test's own."""
 
-import datetime
+import datetime as dt
 import ssl
 from ipaddress import ip_address
 
 import pytest
-from component.shard.stage import stays, until
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from component.shard.stage import stays, until
 from shardwright_simulator import Action, Fault
 
 
@@ -20,10 +20,10 @@ def name(text):
 
 def certificate(subject, key, *, issuer, signer, extension):
     """Sign a certificate for a day."""
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     builder = x509.CertificateBuilder(name(issuer), name(subject), key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - datetime.timedelta(hours=1))
-    builder = builder.not_valid_after(now + datetime.timedelta(days=1))
+    builder = builder.not_valid_before(now - dt.timedelta(hours=1))
+    builder = builder.not_valid_after(now + dt.timedelta(days=1))
     return builder.add_extension(extension, critical=True).sign(signer, hashes.SHA256())
 
 

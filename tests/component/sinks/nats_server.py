@@ -31,13 +31,9 @@ class NatsServer:
         self._folder = folder
         self._process = None
 
-    async def start(self, *, sync_interval="2m", **settings):
-        """Start with these top-level settings, and wait until it answers.
-
-        Only with `sync_interval` "always" does an acknowledged event surely survive `kill`: the server acknowledges
-        before it writes.
-        """
-        jetstream = {"store_dir": str(self._folder / "store"), "sync_interval": sync_interval}
+    async def start(self, **settings):
+        """Start with these top-level settings, and wait until it answers."""
+        jetstream = {"store_dir": str(self._folder / "store")}
         config = {"listen": f"127.0.0.1:{self.port}", "jetstream": jetstream, **settings}
         path = self._folder / "nats.conf"
         path.write_text(json.dumps(config))

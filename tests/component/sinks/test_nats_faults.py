@@ -39,7 +39,7 @@ async def acknowledged(stage, count):
 
 
 async def test_a_server_that_is_killed_and_comes_back_loses_nothing(make_server):
-    server = await make_server().start(sync_interval="always")
+    server = await make_server().start()
     await server.add_stream()
     async with Stage(server.url) as stage:
         async with traffic(stage):
@@ -47,7 +47,7 @@ async def test_a_server_that_is_killed_and_comes_back_loses_nothing(make_server)
                 await acknowledged(stage, 500)
                 server.kill()
                 await stage.away()
-                await server.start(sync_interval="always")
+                await server.start()
                 await stage.available()
         await stage.settled()
         assert stage.sink.statistics()["reconnects"] >= 3
@@ -111,6 +111,25 @@ async def test_a_stream_that_is_full_refuses_and_heals(nats_server):
     stage.assert_all_stored(await nats_server.stored())
 
 
+async def test_a_stream_that_takes_less_than_before_makes_an_event_oversize(nats_server):
+    """The refusal makes the sink ask again; nobody waits for an event that can never be stored."""
+    await nats_server.add_stream()
+    async with Stage(nats_server.url) as stage:
+        await stage.available()
+        await nats_server.change_stream(max_msg_size=4096)
+        stage.append_messages(1, size=8000)
+        await stage.settled()
+        assert stage.sink.statistics()["oversize"] == 1
+        assert stage.sink.statistics()["refused"] == 1
+
+
+async def test_a_missing_permission_to_ask_for_the_stream_is_named(make_server):
+    user = {"user": "shard", "password": "x", "permissions": {"publish": ["discord.>"]}}
+    server = await make_server().start(no_auth_user="shard", accounts={"A": {"jetstream": True, "users": [user]}})
+    async with Stage(server.url) as stage:
+        await stage.away('Permissions Violation for Publish to "$JS.API.STREAM.INFO.D"')
+
+
 async def test_while_a_stream_refuses_one_event_is_tried_at_a_time(nats_server):
     await nats_server.add_stream(max_bytes=100_000, discard="new")
     async with Stage(nats_server.url) as stage:
@@ -148,7 +167,7 @@ async def test_a_server_that_hangs_holds_back_in_bounded_memory(nats_server):
         for _ in range(200):
             stage.append_messages(100, size=1000)
         assert stage.sink.flow.window.size <= QUICK.size + 1400
-        await stage.away("nothing was acknowledged")
+        await stage.away("nothing was acknowledged for more than 0.2 s")
         nats_server.thaw()
         await stage.settled()
         assert stage.sink.available
@@ -172,6 +191,15 @@ async def test_acknowledgements_that_never_come_make_it_connect_again():
         await until(lambda: server.connections >= 2)
         await until(lambda: server.written.count(b"Nats-Msg-Id: ") >= 6)
         assert stage.source.acked is None
+
+
+async def test_a_server_that_never_acknowledges_is_never_available():
+    """It connects again and again, and the stream fits: only an acknowledgement tells that it works."""
+    seen = []
+    async with FalseServer() as server, Stage(server.url) as stage:
+        stage.append_messages(3)
+        await until(lambda: seen.append(stage.sink.available) or server.connections >= 3)
+    assert not any(seen)
 
 
 async def test_a_server_that_is_about_to_stop_is_left():

@@ -10,6 +10,8 @@ OWN_LOOPS = {
     "test_connection.py": {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop},
     "test_shard.py": {"jumping": JumpingLoop},
     "test_pod.py": {"jumping": JumpingLoop},
+    "test_pod_chaos.py": {"jumping": JumpingLoop},
+    "test_pod_chaos_many.py": {"jumping": JumpingLoop},
     "test_identify_gate.py": {"jumping": JumpingLoop},
     "test_metrics.py": {"jumping": JumpingLoop},
 }

@@ -22,7 +22,20 @@ def test_a_server_names_itself_for_people():
 
 
 @pytest.mark.parametrize(
-    "url", ["", ",", "nats://", "ws://a", "nats://a:b", "nats://a:70000", "nats://a/path", "nats://a?x=1", "nats://u@a"]
+    "url",
+    [
+        "",
+        ",",
+        "nats://",
+        "ws://a",
+        "nats://a:b",
+        "nats://a:70000",
+        "nats://a/path",
+        "nats://a?x=1",
+        "nats://u@a",
+        "nats://[::1",
+        f"nats://{'x' * 64}.example",
+    ],
 )
 def test_what_is_no_server_is_told(url):
     with pytest.raises(ConfigError, match="NATS server"):

@@ -82,6 +82,13 @@ def test_what_comes_for_an_event_before_a_reset_is_ignored():
     assert window.acknowledge([3, 4]) == 2
 
 
+def test_a_reset_forgets_what_came_ahead_of_a_hole():
+    window = filled(0, 1, 2)
+    window.acknowledge([1, 2])
+    window.reset(0)
+    assert (window.under_way, window.size, window._ahead) == (0, 0, set())
+
+
 def test_acknowledging_before_a_number_never_goes_back_or_ahead_of_what_was_sent():
     window = filled(0, 1, 2)
     assert window.acknowledge_before(2) == 2

@@ -1,0 +1,237 @@
+"""What a gateway's key does: children, layout, live fields, and one range after the other."""
+
+import msgspec
+import pytest
+from unit.operator import builders
+
+from shardwright_api.discord import CloseCode
+from shardwright_api.resources import (
+    Compression,
+    GatewayStatus,
+    Identify,
+    PodTemplate,
+    Shards,
+    ShardState,
+    StdoutSink,
+    Transport,
+)
+from shardwright_operator.actions import Apply, Batch, Create, PatchRange, WriteStatus
+from shardwright_operator.asker import NOT_ASKED, Verdict
+from shardwright_operator.keys import GatewayKey
+from shardwright_operator.kube import LEASES, RANGES
+from shardwright_operator.plan_gateway import plan_gateway
+from shardwright_operator.revision import revision
+from shardwright_operator.sums import ANNOTATION_FAILED_REVISION
+from shardwright_operator.tokens import TokenProblem, TokenState
+
+NEW = builders.gateway(pod=PodTemplate(labels={"team": "x"}))
+
+
+def flat(plan):
+    for action in plan.actions:
+        yield from action.actions if isinstance(action, Batch) else (action,)
+
+
+def patches(plan):
+    return [action for action in flat(plan) if isinstance(action, PatchRange)]
+
+
+def created(plan, resource):
+    return [action.body for action in flat(plan) if isinstance(action, Create) and action.resource is resource]
+
+
+def settled(first=0, **changes):
+    """A range that is up and has all live fields."""
+    return builders.serving(first, first + 1, **changes)
+
+
+def pods(*ranges):
+    return [builders.pod(f"pod-{of.spec.first}", of=of) for of in ranges]
+
+
+def layout(count=2, **changes):
+    made = []
+    for number in range(count):
+        of = settled(2 * number, **changes)
+        uid = f"pod-{of.spec.first}"
+        made.append(builders.with_status(builders.with_spec(of, active_pod=uid), holder=uid))
+    return made
+
+
+def plan(of=None, ranges=(), its_pods=None, **changes):
+    return plan_gateway(builders.gateway_seen(of, ranges, pods(*ranges) if its_pods is None else its_pods, **changes))
+
+
+def test_a_new_gateway_gets_children_leases_and_ranges_in_that_order():
+    made = plan()
+    kinds = [action.resource.kind for action in flat(made) if isinstance(action, Apply | Create)]
+    assert kinds == [
+        "ServiceAccount", "Role", "RoleBinding", "PodDisruptionBudget", "Lease", "ShardRange", "ShardRange",
+    ]  # fmt: skip
+    assert [body["metadata"]["name"] for body in created(made, RANGES)] == ["mybot-4-0-1", "mybot-4-2-3"]
+    assert made.wanted.create_pods
+
+
+def test_before_discord_has_answered_nothing_is_made():
+    assert created(plan(answer=NOT_ASKED), RANGES) == []
+
+
+def test_without_a_secret_nothing_is_made_and_it_is_looked_for_soon():
+    missing = TokenState(problem=TokenProblem.SECRET_NOT_FOUND, message="gone")
+    made = plan(token=missing, answer=NOT_ASKED)
+    assert not [action for action in flat(made) if not isinstance(action, WriteStatus) and hasattr(action, "resource")]
+    assert not made.wanted.create_pods
+    assert made.again_after <= 5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"answer": builders.answer(verdict=Verdict.REJECTED)},
+        {"rival": GatewayKey("elsewhere", "mybot")},
+    ],
+)
+def test_a_rejected_token_and_a_bot_of_others_make_nothing(changes):
+    made = plan(**changes)
+    assert [action for action in flat(made) if isinstance(action, Create | Apply)] == []
+    assert not made.wanted.create_pods
+
+
+def test_missing_ranges_come_back_in_the_running_layout():
+    of = builders.gateway(shards=Shards(count=99, per_pod=7))
+    first, _ = layout()
+    made = plan(of, [first])
+    assert [body["metadata"]["name"] for body in created(made, RANGES)] == ["mybot-4-2-3"]
+
+
+def test_a_name_that_another_gateways_range_still_has_is_waited_for():
+    old = builders.shard_range(gateway_uid="before")
+    made = plan(ranges=[old], its_pods=[], totals=type(builders.gateway_seen().totals)())
+    assert [body["metadata"]["name"] for body in created(made, RANGES)] == ["mybot-4-2-3"]
+
+
+def test_leases_that_exist_are_not_made_again():
+    made = plan(answer=builders.answer(max_concurrency=3), buckets=frozenset({1}))
+    assert [body["metadata"]["name"][-1] for body in created(made, LEASES)] == ["0", "2"]
+    assert all("ownerReferences" not in body["metadata"] for body in created(made, LEASES))
+
+
+def test_children_are_not_applied_more_often_than_due():
+    ranges = layout()
+    made = plan(ranges=ranges, children_due=False)
+    assert [action for action in flat(made) if isinstance(action, Apply)] == []
+
+
+def test_a_settled_gateway_writes_its_status_once():
+    ranges = layout()
+    seen = builders.gateway_seen(None, ranges, pods(*ranges), children_due=False)
+    (write,) = [action for action in flat(plan_gateway(seen)) if isinstance(action, WriteStatus)]
+    of = msgspec.structs.replace(builders.GATEWAY_OBJECT, status=write.status)
+    again = builders.gateway_seen(of, ranges, pods(*ranges), children_due=False, gauges_due=False)
+    assert plan_gateway(again).actions == ()
+
+
+def test_a_hold_reaches_every_range():
+    held = builders.gateway(identify=Identify(hold=True))
+    assert [patch.spec.hold for patch in patches(plan(held, layout()))] == [True, True]
+
+
+def test_a_refused_token_holds_every_range():
+    assert [patch.spec.hold for patch in patches(plan(ranges=layout(), refused="4004"))] == [True, True]
+
+
+def test_max_concurrency_changes_only_while_nobody_is_about_to_identify():
+    more = builders.answer(max_concurrency=16)
+    assert [patch.spec.max_concurrency for patch in patches(plan(ranges=layout(), answer=more))] == [16, 16]
+    needy = builders.with_status(layout()[0], shards=())
+    assert patches(plan(ranges=[needy, layout()[1]], answer=more)) == []
+
+
+def test_a_new_revision_goes_to_one_range_at_a_time():
+    (patch,) = patches(plan(NEW, layout()))
+    assert patch.base.spec.first == 0
+    assert patch.spec.revision == revision(NEW.spec)
+    assert patch.annotations == {ANNOTATION_FAILED_REVISION: None}
+
+
+def test_the_next_range_waits_while_one_is_in_a_hand_over_or_not_up():
+    first, second = layout()
+    changed = builders.with_spec(first, revision=revision(NEW.spec))
+    assert patches(plan(NEW, [changed, second])) == []
+    new_pods = [builders.pod("pod-0", of=changed, revision=revision(NEW.spec)), builders.pod("pod-2", of=second)]
+    (patch,) = patches(plan(NEW, [changed, second], new_pods))
+    assert patch.base.spec.first == 2
+    down = builders.with_status(changed, shards=(builders.row(0), builders.row(1, ShardState.RESUMING)))
+    assert patches(plan(NEW, [down, second], new_pods)) == []
+
+
+def test_a_failed_revision_stops_the_rollout_and_the_next_one_begins_where_it_failed():
+    first, second = layout()
+    annotations = {ANNOTATION_FAILED_REVISION: revision(NEW.spec)}
+    meta = msgspec.structs.replace(first.metadata, annotations=annotations)
+    failed = msgspec.structs.replace(builders.with_spec(first, revision=revision(NEW.spec)), metadata=meta)
+    assert patches(plan(NEW, [failed, second])) == []
+    newer = builders.gateway(pod=PodTemplate(labels={"team": "y"}))
+    (patch,) = patches(plan(newer, [failed, second]))
+    assert patch.base.spec.first == 0
+
+
+def test_ranges_without_a_ready_shard_change_all_at_once():
+    waiting = [builders.with_status(of, shards=()) for of in layout()]
+    assert len(patches(plan(NEW, waiting))) == 2
+
+
+def test_a_range_that_is_down_changes_before_those_that_are_up():
+    first, second = layout()
+    down = builders.with_status(second, shards=(builders.row(2), builders.row(3, ShardState.RESUMING)))
+    (patch,) = patches(plan(NEW, [first, down]))
+    assert patch.base.spec.first == 2
+
+
+INTENTS = builders.gateway(intents=("GUILDS",), sinks=(builders.Sink("out", stdout=StdoutSink()),))
+
+
+def test_a_range_with_sessions_keeps_its_intents_and_takes_the_rest():
+    (patch,) = patches(plan(INTENTS, layout()))
+    assert patch.spec.config.intents == builders.INTENTS
+    assert patch.spec.config.sinks == INTENTS.spec.sinks
+
+
+def test_a_range_that_discord_refused_for_its_intents_takes_the_new_ones():
+    row = builders.row(0, ShardState.PARKED, session=None, close=int(CloseCode.DISALLOWED_INTENTS))
+    refused = builders.with_status(layout(1)[0], shards=(row, builders.row(1)))
+    (patch,) = patches(plan(INTENTS, [refused, layout()[1]]))
+    assert patch.spec.config.intents == 1
+
+
+def test_live_changes_leave_the_revision_alone():
+    base = revision(builders.GATEWAY_OBJECT.spec)
+    for live in (
+        {"identify": Identify(reserve_percent=50)},
+        {"shards": Shards(count=8)},
+        {"transport": Transport(api_url="http://elsewhere")},
+    ):
+        assert revision(builders.gateway(**live).spec) == base
+    for moving in (
+        {"transport": Transport(compression=Compression.NONE)},
+        {"pod": PodTemplate(image="other")},
+        {"intents": ("GUILDS",)},
+        {"large_threshold": 100},
+        {"presence": {"status": "idle"}},
+    ):
+        assert revision(builders.gateway(**moving).spec) != base
+
+
+def test_the_image_is_pinned_at_first_sight():
+    assert plan().wanted.image == "shard:1"
+    pinned = builders.gateway(status=GatewayStatus(image="shard:0"))
+    assert plan(pinned).wanted.image == "shard:0"
+    named = builders.gateway(status=GatewayStatus(image="shard:0"), pod=PodTemplate(image="mine"))
+    assert plan(named).wanted.image == "mine"
+
+
+def test_the_token_of_another_bot_holds_everything():
+    other = TokenState(builders.token_state().token, "42", "200")
+    made = plan(ranges=layout(), token=other)
+    assert [patch.spec.hold for patch in patches(made)] == [True, True]
+    assert not made.wanted.create_pods

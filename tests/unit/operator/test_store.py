@@ -1,0 +1,217 @@
+"""The store believes newer versions only, keeps sums without recounting, and wakes whom a change concerns."""
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+from unit.operator import builders
+
+from shardwright_api.resources import GatewayStatus, ShardState, SinkStatus
+from shardwright_operator.keys import BotKey, GatewayKey
+from shardwright_operator.store import Identifies, Store
+from shardwright_operator.sums import GatewayTotals
+from shardwright_operator.views import Node, NodeStatus, Trait
+
+GATEWAY = GatewayKey(builders.NAMESPACE, builders.GATEWAY)
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def made():
+    woken = []
+    clock = Clock()
+    store = Store(clock=clock, enqueue=woken.append)
+    store.put_gateway(builders.GATEWAY_OBJECT)
+    store.watch_connected("")
+    woken.clear()
+    return store, woken, clock
+
+
+def version(thing, number):
+    meta = msgspec.structs.replace(thing.metadata, resource_version=str(number))
+    return msgspec.structs.replace(thing, metadata=meta)
+
+
+def test_a_pure_heartbeat_wakes_nobody():
+    store, woken, clock = made()
+    of = builders.serving()
+    store.put_pod(builders.pod(of=of))
+    store.put_range(of)
+    store.put_range(version(builders.with_status(of, heartbeat_time="a"), 11))
+    woken.clear()
+    clock.now += 5
+    rows = tuple(msgspec.structs.replace(row, seq=99, latency=33, guilds=7) for row in of.status.shards)
+    store.put_range(version(builders.with_status(of, heartbeat_time="b", shards=rows), 12))
+    assert woken == []
+    assert store.totals(builders.GATEWAY_UID).guilds == 14
+
+
+def test_each_change_that_matters_wakes_range_and_gateway():
+    of = builders.serving()
+    key = builders.key()
+    changes = [
+        builders.with_status(of, holder=""),
+        builders.with_status(of, sinks=(SinkStatus("events", available=False),)),
+        builders.with_status(of, shards=builders.rows(of, ShardState.RESUMING)),
+        builders.with_status(of, shards=(of.status.shards[0],)),
+        builders.with_status(of, standby={"pod-b": {}}),
+    ]
+    for change in changes:
+        store, woken, _ = made()
+        store.put_range(of)
+        woken.clear()
+        store.put_range(version(change, 11))
+        assert {key, GATEWAY} <= set(woken)
+
+
+def test_a_spent_identify_wakes_the_bot_and_is_counted():
+    store, woken, clock = made()
+    of = builders.serving()
+    store.put_range(of)
+    woken.clear()
+    store.put_range(version(builders.with_status(of, identifies_spent=3), 11))
+    assert BotKey(builders.BOT) in woken
+    assert store.identifies[builders.BOT].total == 1
+    assert store.spent_at[builders.key()] == clock.now
+
+
+def test_an_older_version_is_not_believed():
+    store, woken, _ = made()
+    of = builders.serving()
+    store.put_range(version(of, 20))
+    woken.clear()
+    store.put_range(version(builders.with_status(of, holder=""), 19))
+    assert store.ranges[builders.key()].status.holder == "pod-a"
+    assert woken == []
+
+
+def test_what_was_deleted_does_not_come_back_from_an_older_list():
+    store, _, _ = made()
+    of, pod = builders.serving(), builders.pod()
+    store.put_range(of)
+    store.put_pod(pod)
+    store.drop_range(builders.key(), of.metadata.uid)
+    store.drop_pod(pod)
+    store.all_ranges([of], "", "500")
+    store.all_pods([pod], "", "500")
+    assert not store.ranges
+    assert store.pods(builders.key()) == ()
+    assert store.totals(builders.GATEWAY_UID) == GatewayTotals(
+        states=store.totals(builders.GATEWAY_UID).states,
+        runs=store.totals(builders.GATEWAY_UID).runs,
+        live=store.totals(builders.GATEWAY_UID).live,
+    )
+
+
+def test_a_list_removes_what_is_missing_but_not_what_is_newer_than_the_list():
+    store, _, _ = made()
+    old, young = version(builders.pod("old"), 10), version(builders.pod("young", incarnation=2), 600)
+    store.put_pod(old)
+    store.put_pod(young)
+    store.all_pods([], "", "500")
+    assert [pod.uid for pod in store.pods(builders.key())] == ["young"]
+    store.all_pods([], "elsewhere", "900")
+    assert [pod.uid for pod in store.pods(builders.key())] == ["young"]
+
+
+def test_a_range_made_anew_under_its_old_name_is_another_range():
+    store, _, _ = made()
+    store.put_range(builders.serving())
+    anew = builders.shard_range(uid="anew", version="5")
+    store.put_range(anew)
+    assert store.ranges[builders.key()].metadata.uid == "anew"
+    assert store.totals(builders.GATEWAY_UID).ready_shards == 0
+
+
+def test_ranges_of_a_gateway_that_was_made_anew_do_not_count_for_it():
+    store, _, _ = made()
+    store.put_range(builders.shard_range(gateway_uid="before"))
+    assert not store.totals(builders.GATEWAY_UID).members
+
+
+def test_a_silent_holder_wakes_its_range_and_gateway_once():
+    store, woken, clock = made()
+    of = builders.serving()
+    store.put_pod(builders.pod(of=of))
+    store.put_range(of)
+    store.put_range(version(builders.with_status(of, heartbeat_time="later"), 11))
+    assert store.totals(builders.GATEWAY_UID).ready_ranges == 1
+    woken.clear()
+    clock.now += 15
+    store.expire()
+    store.expire()
+    assert woken == [builders.key(), GATEWAY]
+    assert store.totals(builders.GATEWAY_UID).ready_ranges == 0
+
+
+def test_a_status_write_of_our_own_wakes_nobody():
+    store, woken, _ = made()
+    changed = msgspec.structs.replace(version(builders.GATEWAY_OBJECT, 9), status=GatewayStatus(phase="Ready"))
+    store.put_gateway(changed)
+    assert woken == []
+    assert store.gateways[GATEWAY].status.phase == "Ready"
+
+
+def test_gateways_of_one_bot_wake_each_other_when_one_joins_or_leaves():
+    store, woken, _ = made()
+    other = builders.gateway(uid="other", namespace="elsewhere")
+    store.put_gateway(other)
+    store.bind(GATEWAY, "1")
+    woken.clear()
+    store.bind(GatewayKey("elsewhere", builders.GATEWAY), "1")
+    assert GATEWAY in woken
+    woken.clear()
+    store.drop_gateway(GatewayKey("elsewhere", builders.GATEWAY), "other")
+    assert GATEWAY in woken
+    assert [one.metadata.uid for one in store.gateways_of("1")] == [builders.GATEWAY_UID]
+
+
+def test_a_node_that_stops_reporting_wakes_the_ranges_on_it():
+    store, woken, _ = made()
+    pod = builders.pod(node="node-9")
+    store.put_pod(pod)
+    assert not store.node_lost(pod), "without rights on nodes nothing is known"
+    node = Node(builders.ObjectMeta("node-9", uid="n", resource_version="5"), status=NodeStatus((Trait("Ready", "True"),)))
+    store.all_nodes([node], "5")
+    assert not store.node_lost(pod)
+    woken.clear()
+    store.put_node(version(msgspec.structs.replace(node, status=NodeStatus()), 6))
+    assert woken == [builders.key()]
+    assert store.node_lost(pod)
+    store.drop_node("node-9")
+    assert store.node_lost(pod)
+
+
+def test_an_identify_counts_as_settled_after_ten_seconds():
+    counted = Identifies()
+    counted.count(3, 0.0)
+    counted.count(2, 8.0)
+    assert (counted.total, counted.settled(5.0), counted.settled(10.5), counted.settled(19.0)) == (5, 0, 3, 5)
+
+
+states = st.sampled_from(list(ShardState))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.lists(states, max_size=2), st.booleans()), max_size=20))
+def test_the_running_sums_equal_a_recount(changes):
+    store, _, _ = made()
+    number = 100
+    for which, given_states, drop in changes:
+        number += 1
+        of = builders.shard_range(first=2 * which, last=2 * which + 1, total=6, uid=f"u{which}-{number if drop else ''}")
+        rows = tuple(builders.row(2 * which + at, state) for at, state in enumerate(given_states))
+        store.put_range(version(builders.with_status(of, shards=rows), number))
+        if drop:
+            store.drop_range(builders.key(2 * which, 2 * which + 1, 6), of.metadata.uid)
+    recount = GatewayTotals()
+    for key, summary in store.summaries.items():
+        recount.replace(key, None, summary)
+    totals = store.totals(builders.GATEWAY_UID)
+    assert totals == recount or (+totals.states, +totals.runs, +totals.live, totals.members, totals.not_up, totals.need) == (
+        +recount.states, +recount.runs, +recount.live, recount.members, recount.not_up, recount.need
+    )  # fmt: skip
