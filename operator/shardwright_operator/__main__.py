@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the operator."""
     os.environ.setdefault("LOGNAME", "shardwright")  # kopf asks who runs it; a container's user has no name
     settings = parse(sys.argv[1:] if arguments is None else arguments)
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     asyncio.run(_until_told(settings))
 
 

@@ -73,7 +73,7 @@ class Operator:
     def __init__(self, settings: Settings, kube: Kube, session: aiohttp.ClientSession) -> None:
         self._settings = settings
         self._queue = WorkQueue(self._look_at, pace=pace)
-        self._store = Store(clock=time.monotonic, enqueue=self._queue.add)
+        self._store = Store(clock=time.monotonic, enqueue=self._queue.add, namespaces=settings.namespaces)
         self._events = EventWriter(kube, instance=os.environ.get("HOSTNAME") or socket.gethostname())
         self._executor = Executor(kube, self._store, self._events)
         self._asker = Asker(DiscordRest(session))
@@ -184,8 +184,8 @@ class Operator:
             "queue_depth": self._queue.statistics()["depth"],
             "gateways": len(self._store.gateways),
             "ranges": len(self._store.ranges),
-            "ranges_silent": self._store.silence.silent,
-            "watch_live": float(self._store.silence.live),
+            "ranges_silent": self._store.silent(),
+            "watch_live": float(self._store.live()),
             "synced": float(self._synced),
         }
 

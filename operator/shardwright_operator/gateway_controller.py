@@ -14,7 +14,7 @@ from shardwright_api.resources import ConditionType, DiscordGateway
 from shardwright_operator import parking
 from shardwright_operator.actions import WriteStatus
 from shardwright_operator.asker import NOT_ASKED, Answer, Asker, rfc3339, utc_now
-from shardwright_operator.conditions import FALSE, TRUE, Said
+from shardwright_operator.conditions import FALSE, TRUE, Reason, Said
 from shardwright_operator.discord_rest import Question
 from shardwright_operator.executor import Executor
 from shardwright_operator.keys import BotKey, GatewayKey, Key, RangeKey
@@ -93,7 +93,7 @@ class GatewayController:
             self._forget(key)
             return None
         token = await self._secrets.read(gateway, max_age=self._patience(key))
-        self._store.bind(key, token.bot_id or gateway.status.bot_id or "")
+        self._store.bind(key, self._bot_of(gateway, token))
         seen = await self._observe(key, gateway, token)
         plan = plan_gateway(seen)
         self._tell(key, seen, plan)
@@ -105,6 +105,12 @@ class GatewayController:
     def _forget(self, key: GatewayKey) -> None:
         self._memory.forget_gateway(key)
         self._secrets.forget(key)
+
+    def _bot_of(self, gateway: DiscordGateway, token: TokenState) -> str:
+        """Give the bot of a gateway: that of its running shards, else of its token, else the last one known."""
+        key = next(iter(self._store.totals(gateway.metadata.uid).members), None)
+        running = self._store.ranges[key].spec.bot_id if key is not None else ""
+        return running or token.bot_id or gateway.status.bot_id or ""
 
     def _patience(self, key: GatewayKey) -> float:
         """Read the Secret often while its token does not work."""
@@ -231,7 +237,7 @@ def _standing(seen: GatewayObserved, said: tuple[Said, ...]) -> Standing:
     ours = seen.rival is None and seen.gateway.metadata.deletion_timestamp is None
     return Standing(
         token_fine=token.status != FALSE,
-        askable=ours and seen.token.token is not None,
+        askable=ours and seen.token.token is not None and token.reason != Reason.BOT_CHANGED,
         eligible=ours and token.status == TRUE and not seen.gateway.spec.identify.hold,
         fingerprint=seen.token.token.fingerprint if seen.token.token is not None else "",
     )

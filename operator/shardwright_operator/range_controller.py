@@ -81,7 +81,7 @@ class RangeController:
     def _observe(self, key: RangeKey, shard_range: ShardRange, wanted: Wanted) -> RangeObserved:
         store, now = self._store, self._memory.clock()
         pods = tuple(pod for pod in store.pods(key) if pod.owner_uid == shard_range.metadata.uid)
-        summary, silence = store.summaries[key], store.silence
+        summary, silence = store.summaries[key], store.silence(key.namespace)
         active = next((pod for pod in pods if pod.uid == shard_range.spec.active_pod), None)
         looping = active.uid if active is not None and active.crash_looping else None
         if summary.ready:

@@ -1,10 +1,14 @@
-"""Reads the Secrets that gateways name: by name, sparingly, and never a list or a watch of them."""
+"""Reads the Secrets that gateways name: by name, sparingly, and never a list or a watch of them.
+
+The version of a token is the Secret's resource version when its *content* was first seen: other writers of the Secret
+(labels, controllers that renew it) do not make it a new one.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from shardwright_api.resources import DiscordGateway, SecretKeyRef
@@ -69,7 +73,7 @@ class SecretReader:
                 raise  # it could be read before: the API server is coming up, or somebody is at the roles
             state = tokens.forbidden(reference)
         self._records[key] = _updated(record, reference, state, now)
-        return state
+        return self._records[key].state
 
     async def _fetch(self, namespace: str, reference: SecretKeyRef) -> TokenState:
         try:
@@ -82,9 +86,10 @@ def _updated(record: _Record | None, reference: SecretKeyRef, state: TokenState,
     if record is None:
         return _Record(reference, state, now)
     if _content(record.state) == _content(state):
-        return _Record(reference, state, now, record.before, record.changed_at)
+        same = replace(state, version=record.state.version or state.version)
+        return _Record(reference, same, now, record.before, record.changed_at)
     return _Record(reference, state, now, record.state, now)
 
 
 def _content(state: TokenState) -> str:
-    return state.token.fingerprint if state.token is not None else ""
+    return state.token.fingerprint if state.token is not None else f"{state.problem}: {state.message}"

@@ -24,6 +24,7 @@ class Settings:
     http_host: str = "0.0.0.0"  # noqa: S104 - probes and scrapes come from outside the pod
     http_port: int = HTTP_PORT
     log_level: str = "INFO"
+    log_format: str = "json"
 
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -36,6 +37,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--http-host", default=get("SHARDWRIGHT_HTTP_HOST", "0.0.0.0"))  # noqa: S104 - as above
     parser.add_argument("--http-port", type=int, default=int(get("SHARDWRIGHT_HTTP_PORT", str(HTTP_PORT))))
     parser.add_argument("--log-level", default=get("SHARDWRIGHT_LOG_LEVEL", "INFO").upper())
+    parser.add_argument("--log-format", default=get("SHARDWRIGHT_LOG_FORMAT", "json"), choices=["json", "text"])
     return parser
 
 
@@ -50,4 +52,5 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         http_host=given.http_host,
         http_port=given.http_port,
         log_level=given.log_level.upper(),
+        log_format=given.log_format,
     )

@@ -37,18 +37,21 @@ def silence_limit(ranges: int) -> float:
 
 
 class Silence:
-    """The clocks of all ranges."""
+    """The clocks of all ranges that one watch tells of."""
 
     def __init__(self) -> None:
         self._clocks: dict[RangeKey, float] = {}
         self._state: dict[RangeKey, Freshness] = {}
-        self._broken: set[str] = set()
-        self._connected: set[str] = set()
+        self._live = False
+
+    def __len__(self) -> int:
+        """Count the ranges."""
+        return len(self._state)
 
     @property
     def live(self) -> bool:
-        """Whether all our watches stand."""
-        return bool(self._connected) and not self._broken
+        """Whether our watch stands."""
+        return self._live
 
     @property
     def silent(self) -> int:
@@ -76,24 +79,22 @@ class Silence:
         self._clocks.pop(key, None)
         self._state.pop(key, None)
 
-    def connected(self, watch: str, now: float) -> None:
-        """Say that a watch stands (again): all clocks start anew."""
-        self._connected.add(watch)
-        self._broken.discard(watch)
+    def connected(self, now: float) -> None:
+        """Say that the watch stands (again): all clocks start anew."""
+        self._live = True
         self._clocks = dict.fromkeys(self._clocks, now)
 
-    def disconnected(self, watch: str) -> None:
-        """Say that a watch broke: nothing is measured until it stands again."""
-        self._broken.add(watch)
+    def disconnected(self) -> None:
+        """Say that the watch broke: nothing is measured until it stands again."""
+        self._live = False
 
-    def expire(self, now: float) -> list[RangeKey]:
-        """Give the ranges that have just become silent."""
-        if not self.live:
+    def expire(self, now: float, limit: float) -> list[RangeKey]:
+        """Give the ranges that have just been silent for `limit` seconds."""
+        if not self._live:
             return []
-        limit = silence_limit(len(self._state))
         expired: list[RangeKey] = []
         for key, since in self._clocks.items():
-            if now - since < limit:
+            if now - since < limit:  # the rest are younger
                 break
             expired.append(key)
         for key in expired:

@@ -73,11 +73,11 @@ def _keep_gauges(before: GatewayStatus, now: GatewayStatus) -> GatewayStatus:
 
 def next_status(seen: GatewayObserved, said: tuple[Said, ...], *, plan: PlanStatus | None, image: str) -> GatewayStatus:
     """Give the status that the gateway should have; equal to the present one when nothing is to be written."""
-    before, generation = seen.gateway.status, seen.gateway.metadata.generation
+    before, generation, spec = seen.gateway.status, seen.gateway.metadata.generation, seen.any_spec
     now = GatewayStatus(
         observed_generation=generation,
         conditions=conditions.merge(before.conditions, said, generation=generation, now=seen.now),
-        bot_id=seen.token.bot_id or before.bot_id,
+        bot_id=(spec.bot_id if spec is not None else seen.token.bot_id) or before.bot_id,
         plan=plan or before.plan,
         shards=_shards(seen),
         pods=PodTotals(total=seen.pods, ready=seen.totals.ready_ranges),

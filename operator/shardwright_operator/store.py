@@ -13,12 +13,12 @@ Who reads: the three controllers. They get frozen structs and the running sums, 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Final, Protocol, TypeVar
 
 from shardwright_api.resources import DiscordGateway, ObjectMeta, ShardRange, ShardStatus
 from shardwright_operator.keys import BotKey, GatewayKey, Key, RangeKey
-from shardwright_operator.silence import Silence, Since
+from shardwright_operator.silence import Silence, Since, silence_limit
 from shardwright_operator.sums import GatewayTotals, RangeSummary, summarise
 from shardwright_operator.views import Node, Pod, gateway_key, gateway_key_of, owner_uid, range_key
 
@@ -103,13 +103,19 @@ class Identifies:
 class Store:
     """All that the operator has seen."""
 
-    def __init__(self, *, clock: Callable[[], float], enqueue: Callable[[Key], None]) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        enqueue: Callable[[Key], None],
+        namespaces: Sequence[str] = (),
+    ) -> None:
         self.gateways: dict[GatewayKey, DiscordGateway] = {}
         self.ranges: dict[RangeKey, ShardRange] = {}
         self.nodes: dict[str, Node] = {}
         self.nodes_known = False
         self.summaries: dict[RangeKey, RangeSummary] = {}
-        self.silence = Silence()
+        self._silences = {namespace: Silence() for namespace in namespaces or ("",)}
         self.since = Since()
         self.spent_at: dict[RangeKey, float] = {}
         """When each range was last seen to have spent an identify; a range that had spent any before counts from when
@@ -147,6 +153,19 @@ class Store:
     def bot_of(self, key: GatewayKey) -> str:
         """Give the bot that a gateway's token belongs to, or an empty string."""
         return self._bots.get(key, "")
+
+    def silence(self, namespace: str) -> Silence:
+        """Give the clocks of the ranges in a namespace: those of its own watch, or of the one for the whole cluster."""
+        own = self._silences.get(namespace)
+        return own if own is not None else self._silences[""]
+
+    def silent(self) -> int:
+        """Count the ranges whose holder is silent."""
+        return sum(silence.silent for silence in self._silences.values())
+
+    def live(self) -> bool:
+        """Say whether all watches of ranges stand."""
+        return all(silence.live for silence in self._silences.values())
 
     # --- gateways and bots
 
@@ -212,7 +231,7 @@ class Store:
         if known is None or known.metadata.uid != uid:
             return
         del self.ranges[key]
-        self.silence.forget(key)
+        self.silence(key.namespace).forget(key)
         self.since.forget(key)
         self.spent_at.pop(key, None)
         self._replace_summary(key, known, None)
@@ -224,7 +243,8 @@ class Store:
         shard_range = self.ranges.get(key)
         if shard_range is not None:
             active = self.active_pod(shard_range)
-            self._replace_summary(key, shard_range, summarise(shard_range, active, self.silence.freshness(key)))
+            freshness = self.silence(key.namespace).freshness(key)
+            self._replace_summary(key, shard_range, summarise(shard_range, active, freshness))
 
     def active_pod(self, shard_range: ShardRange) -> Pod | None:
         """Give the pod that a range's `activePod` names."""
@@ -233,29 +253,31 @@ class Store:
 
     def watch_connected(self, namespace: str) -> None:
         """Say that the watch of a namespace's ranges stands."""
-        self.silence.connected(namespace, self._clock())
+        self._silences[namespace].connected(self._clock())
 
     def watch_disconnected(self, namespace: str) -> None:
         """Say that the watch of a namespace's ranges broke."""
-        self.silence.disconnected(namespace)
+        self._silences[namespace].disconnected()
 
     def expire(self) -> None:
         """Find the ranges that have just become silent."""
-        for key in self.silence.expire(self._clock()):
+        now, limit = self._clock(), silence_limit(len(self.ranges))
+        for key in [key for silence in self._silences.values() for key in silence.expire(now, limit)]:
             self.refresh(key)
             self._enqueue(key)
             self._enqueue(gateway_key_of(self.ranges[key]))
 
     def _hear(self, key: RangeKey, known: ShardRange | None, new: ShardRange, now: float) -> None:
+        silence = self.silence(key.namespace)
         if known is None:
-            self.silence.seen(key, now)
+            silence.seen(key, now)
             if new.status.identifies_spent:
                 self.spent_at[key] = now
             return
         if known.status.heartbeat_time != new.status.heartbeat_time:
-            quiet = self.silence.freshness(key)
-            self.silence.heard(key, now)
-            if quiet is not self.silence.freshness(key):
+            quiet = silence.freshness(key)
+            silence.heard(key, now)
+            if quiet is not silence.freshness(key):
                 self._enqueue(gateway_key_of(new))
         spent = new.status.identifies_spent - known.status.identifies_spent
         if spent > 0:

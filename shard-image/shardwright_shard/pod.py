@@ -87,6 +87,8 @@ class Pod:
         self._dirty = asyncio.Event()
         self._fatal = asyncio.Event()
         self._failure: BaseException | None = None
+        self._final: tuple[list[ShardStatus], list[SinkStatus]] | None = None
+        """Cursors of an ended holding that could not be written."""
 
     # --- what others ask ----------------------------------------------------------------------------------------
 
@@ -167,6 +169,7 @@ class Pod:
         """Wait until this pod holds the range; False if it is stopped first."""
         while not self._stop.is_set():
             try:
+                await self._release()
                 if self.coordinator.view.active and await self.coordinator.take():
                     log.info("holding the range", extra={"range": self._range_text()})
                     return True
@@ -227,6 +230,7 @@ class Pod:
         await self._until_acknowledged()
         await self._until_closed()
         if end in {_End.RELEASED, _End.STOPPED} and not offline:
+            self._final = self._rows(), self._sink_rows()
             await self._release()
 
     async def _gateway_gone(self) -> bool:
@@ -249,10 +253,17 @@ class Pod:
             await asyncio.wait(ended, timeout=2.0)
 
     async def _release(self) -> None:
+        """Write the final cursors and let the range go. Where the cluster does not answer, a standby tries again."""
+        if self._final is None:
+            return
         try:
-            await self.coordinator.release(self._rows(), self._sink_rows())
-        except (CoordinatorUnavailable, NotHolder, RangeGone) as error:
+            await self.coordinator.release(*self._final)
+        except CoordinatorUnavailable as error:
+            log.warning("the final cursors are not written yet", extra={"error": str(error)})
+            return
+        except (NotHolder, RangeGone) as error:
             log.warning("the final cursors were not written", extra={"error": str(error)})
+        self._final = None
 
     # --- holding ------------------------------------------------------------------------------------------------
 

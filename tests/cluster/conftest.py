@@ -23,8 +23,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def bed() -> testbed.Cluster:
-    """Bring the test bed up; it stays up, so that the next run is fast."""
-    return testbed.up()
+    """Bring the test bed up; it stays up, so that the next run is fast. What an earlier run or the demo left, goes."""
+    bed = testbed.up()
+    leftovers = Cluster(bed.kubeconfig, str(bed.bin / "kubectl"), str(bed.bin / "helm"))
+    leftovers.uninstall_operator()
+    leftovers.kubectl("delete", "discordgateways", "--all", "--all-namespaces", check=False)
+    return bed
 
 
 @pytest.fixture(scope="session")
@@ -43,11 +47,16 @@ def cluster(bed: testbed.Cluster) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def operator(bed: testbed.Cluster, cluster: Cluster) -> Cluster:
-    """The cluster with the project's images and the operator, as the chart installs it."""
+def operator(bed: testbed.Cluster, cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with the project's images and the operator, as the chart installs it.
+
+    It serves every namespace: tests that run an operator of their own come before (by their folders' names), and have
+    the cluster for themselves.
+    """
     bed.images()
     cluster.install_operator()
-    return cluster
+    yield cluster
+    cluster.uninstall_operator()
 
 
 @pytest.fixture

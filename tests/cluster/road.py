@@ -114,6 +114,11 @@ class Cluster:
             self.helm_path, "upgrade", "--install", "shardwright", chart, *where, *flags, "--wait", "--timeout", "120s"
         )
 
+    def uninstall_operator(self) -> None:
+        """Uninstall the chart where it is installed; the CRDs stay."""
+        where = ["--namespace", OPERATOR_NAMESPACE]
+        self.run(self.helm_path, "uninstall", "shardwright", *where, "--ignore-not-found", "--wait", check=False)
+
     def address(self, namespace: str, service: str, port: int) -> tuple[str, int]:
         """Give an address of this machine's own that leads to a service."""
         if self.forward:

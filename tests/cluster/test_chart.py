@@ -307,7 +307,7 @@ def ranges(admin):
 
 
 @pytest.fixture(scope="module")
-def shard_pod(admin, installed, ranges, kubeconfig, tmp_path_factory):  # noqa: ARG001 - the policy must stand
+def shard_pod(admin, installed, ranges, kubeconfig, tmp_path_factory):
     """kubectl as the pod of the first range, with the token that the kubelet would give it."""
     admin("create", "serviceaccount", "shardwright-mybot")
     of_kubectl = {"apiGroups": ["shardwright.dev"], "resources": ["shardranges/status"], "verbs": ["get"]}

@@ -1,13 +1,47 @@
-"""Fixtures: a stage in namespaces of its own."""
+"""Fixtures: a stage in namespaces of its own, on a cluster where no other operator acts."""
+
+import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from cluster.operator.stage import Stage
 
+CRDS = Path(__file__).parents[3] / "crds"
+LABEL = "app.kubernetes.io/name=shardwright"
+
+
+@pytest.fixture(scope="session")
+def kubectl(bed):
+    def run(*arguments):
+        command = [bed.bin / "kubectl", f"--kubeconfig={bed.kubeconfig}", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def alone(kubectl):
+    """Install the CRDs, and send an operator that is installed here to sleep: two would grant the same identifies."""
+    kubectl(
+        "apply", "--server-side", "--force-conflicts", *(f"-f{manifest}" for manifest in sorted(CRDS.glob("*.yaml")))
+    )
+    found = [
+        (each["metadata"]["namespace"], each["metadata"]["name"], each["spec"]["replicas"])
+        for each in json.loads(kubectl("get", "deployments", "-A", "-l", LABEL, "-ojson"))["items"]
+    ]
+    for namespace, name, _ in found:
+        kubectl("-n", namespace, "scale", f"deployment/{name}", "--replicas=0")
+        kubectl("-n", namespace, "wait", "pod", "-l", LABEL, "--for=delete", "--timeout=60s")
+    yield
+    for namespace, name, replicas in found:
+        kubectl("-n", namespace, "scale", f"deployment/{name}", f"--replicas={replicas}")
+
 
 @pytest.fixture
-async def stage(kubeconfig, tmp_path):
-    made = Stage(kubeconfig, tmp_path)
+async def stage(alone, bed, tmp_path):
+    made = Stage(bed.kubeconfig, tmp_path)
     await made.set_up()
     yield made
     await made.tear_down()

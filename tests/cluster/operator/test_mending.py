@@ -32,7 +32,7 @@ async def test_a_child_deleted_by_hand_comes_back(ready, kind):
 async def test_a_pod_deleted_by_hand_is_replaced_at_once_and_no_identify_is_spent(ready):
     before = uids(await ready.list("pods"))
     spent = len(ready.pods.identifies)
-    victim = sorted(before)[0]
+    victim = min(before)
     await ready.delete("pods", victim)
 
     async def replaced():
@@ -108,7 +108,7 @@ async def test_a_killed_operator_finishes_what_was_half_made(running):
 
 async def test_a_pod_lost_while_the_operator_is_away_is_replaced_when_it_comes_back(ready):
     await ready.operator.end(signal.SIGKILL)
-    victim = sorted(uids(await ready.list("pods")))[0]
+    victim = min(uids(await ready.list("pods")))
     await ready.delete("pods", victim)
     await asyncio.sleep(2)
     assert len(await ready.list("pods")) == 1
@@ -191,7 +191,7 @@ async def test_thirty_seconds_without_the_api_server_change_nothing(stage):
     assert uids(await stage.list("pods")) == before
     assert not any(one["spec"].get("fencedHolder") for one in ranges)
     assert (await stage.operator.get("/healthz"))[0] == 200
-    victim = sorted(before)[0]
+    victim = min(before)
     await stage.delete("pods", victim)
 
     async def replaced():

@@ -30,6 +30,7 @@ from shardwright_shard.metrics import make_registry
 from shardwright_shard.pod import Pod
 from shardwright_shard.sinks.memory import MemorySink
 from shardwright_simulator import BotConfig, LoadSpec, Options, Simulator
+from shardwright_simulator.connection import Connection, Phase
 from shardwright_simulator.ledger import Entry
 
 MARGIN = 0.1
@@ -137,6 +138,7 @@ class Stage:
         self.book = book
         self.shards = shards
         self.config = config
+        self.ranges: list[str] = []
         self.actors: list[Actor] = []
         self.secrets = {sim.token}
         """Tokens; their last part is looked for, since a cut one would be bad enough."""
@@ -144,6 +146,10 @@ class Stage:
         """Sessions that the pods gave up while Discord still has them: their later events reach nobody."""
         self.allowed: set[str] = set()
         """Rules that the test breaks on purpose, and notes that it does not mind."""
+        self.closes: list[int] = []
+        """The close codes that pods sent of their own accord: only 4000 keeps a session alive."""
+        self.allowed_closes = {4000}
+        self._count_closes()
         self.failures: list[str] = []
         """What the event loop was told of exceptions that nobody awaited."""
         asyncio.get_running_loop().set_exception_handler(self._note_failure)
@@ -163,21 +169,18 @@ class Stage:
             config=self.config,
         )
         self.cluster.add_range(name, spec)
+        self.ranges.append(name)
         return name
 
     def change_config(self, **fields: Any) -> None:
         """Change the gateway's configuration in all of its ranges."""
         self.config = msgspec.structs.replace(self.config, **fields)
-        for name in self.ranges():
+        for name in self.ranges:
             self.cluster.change(name, config=self.config)
-
-    def ranges(self) -> list[str]:
-        """List the names of the ranges that pods were started for."""
-        return list(dict.fromkeys(actor.range for actor in self.actors))
 
     def status(self, name: str | None = None) -> RangeStatus:
         """Read what pods wrote about a range (the first, when none is named)."""
-        return self.cluster.range(name or self.ranges()[0]).status
+        return self.cluster.range(name or self.ranges[0]).status
 
     def rows(self) -> tuple[ShardStatus, ...]:
         """Read the checkpoint of the first range."""
@@ -203,7 +206,7 @@ class Stage:
         memory_limit: int = 64 * 1024 * 1024,
     ) -> Actor:
         """Start a pod; without a range's name for one of all shards. `grant` so many identifies to the range."""
-        name = name or next(iter(self.ranges()), "") or self.add_range(0, self.shards - 1)
+        name = name or next(iter(self.ranges), "") or self.add_range(0, self.shards - 1)
         sink = sink or MemorySink()
         pod = Pod(
             self.cluster.coordinator(name, pod=uid),
@@ -244,6 +247,12 @@ class Stage:
             missing = sorted(self._missing())
             raise AssertionError(f"{len(missing)} events never came, among them {missing[:5]}") from None
         self.compare(twice=twice)
+
+    async def checkpointed(self) -> None:
+        """Wait until all that was sent has arrived, and the first range's checkpoint says so."""
+        await self.arrived()
+        last = {key[0]: key[1] for key in sorted(self.times_received())}
+        await until(lambda: {row.session: row.seq for row in self.rows()} == last)
 
     def compare(self, *, twice: bool = False) -> None:
         """Compare what reached the sinks with the ledger: every event known, as sent, in order and once."""
@@ -291,8 +300,20 @@ class Stage:
         assert not self.failures, self.failures
         assert not self.book.errors, self.book.errors
         assert not violations, violations
+        assert set(self.closes) <= self.allowed_closes, self.closes
         self._check_identifies()
         self._check_secrets()
+
+    def _count_closes(self) -> None:
+        """Write down what the pods close with, where the simulator has not closed before."""
+        lost = self.sim.gateway.lost
+
+        def note(connection: Connection, code: int | None) -> None:
+            if code is not None and connection.phase is not Phase.CLOSED:
+                self.closes.append(code)
+            lost(connection, code)
+
+        self.sim.gateway.lost = note  # type: ignore[method-assign]
 
     def _note_failure(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Keep what the event loop has caught, unless it is the simulator's own."""
@@ -301,11 +322,9 @@ class Stage:
 
     def _check_identifies(self) -> None:
         """Nothing was identified that was not paid for, and nothing paid for that was not granted."""
-        statuses = [
-            (self.cluster.range(n).status, self.cluster.range(n).spec) for n in self.ranges() if self._exists(n)
-        ]
+        statuses = [(self.cluster.range(n).status, self.cluster.range(n).spec) for n in self.ranges if self._exists(n)]
         assert all(status.identifies_spent <= spec.identify_grant for status, spec in statuses)
-        if len(statuses) == len(self.ranges()):
+        if len(statuses) == len(self.ranges):
             assert len(self.control.identifies()) <= sum(status.identifies_spent for status, _ in statuses)
 
     def _exists(self, name: str) -> bool:

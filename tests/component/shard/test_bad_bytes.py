@@ -115,9 +115,9 @@ async def test_an_event_that_cannot_be_read_twice_is_skipped_and_told(open_stage
     assert 'discord_gateway_events_skipped_total{shard="0"} 1.0' in pod.metrics()
 
 
-async def test_poison_after_poison_is_skipped_one_by_one(open_stage, monkeypatch):
+@pytest.mark.usefixtures("no_waits")
+async def test_poison_after_poison_is_skipped_one_by_one(open_stage):
     """Two unreadable events in a row are told one after the other, and the session is kept."""
-    monkeypatch.setattr("shardwright_shard.session.Session._delay", lambda _: 0.0)
     stage = await open_stage()
     pod = await stage.started()
     await stage.arrived()

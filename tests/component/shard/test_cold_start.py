@@ -149,7 +149,7 @@ async def test_a_crash_loop_cannot_spend_more_than_was_granted(open_stage):
 
 async def test_two_pods_share_their_bots_buckets(open_stage):
     """Two ranges of one bot at max_concurrency 1: one IDENTIFY a window, whichever pod sends it."""
-    stage = await open_stage(shards=4, max_concurrency=1, identify_window=0.2)
+    stage = await open_stage(shards=4, max_concurrency=1, identify_window=0.1)
     pods = [stage.start(f"p{first}", name=stage.add_range(first, last), grant=2) for first, last in ((0, 1), (2, 3))]
     for pod in pods:
         await pod.ready()
@@ -161,7 +161,7 @@ async def test_two_pods_share_their_bots_buckets(open_stage):
 
 async def test_eight_pods_of_one_shard_queue_for_one_bucket(open_stage):
     """Eight pods at max_concurrency 1 come up one window apart each: no op 9, and hardly any window unused."""
-    stage = await open_stage(shards=8, max_concurrency=1, identify_window=0.2)
+    stage = await open_stage(shards=8, max_concurrency=1, identify_window=0.1)
     pods = [stage.start(f"p{n}", name=stage.add_range(n, n), grant=1) for n in range(8)]
     for pod in pods:
         await pod.ready()

@@ -1,5 +1,7 @@
 """What the checkpoint says, and what a crash, a hand-over or a change of the configuration makes of it."""
 
+import pytest
+
 from component.shard.stage import INTENTS, now, stays, until
 from shardwright_api.resources import Compression
 from shardwright_shard import pod as pod_module
@@ -12,17 +14,11 @@ def seqs(stage):
     return [row.seq for row in stage.rows()]
 
 
-async def checkpointed(stage, pod):
-    """Wait until the checkpoint stands at the last event of each session."""
-    await stage.arrived()
-    await until(lambda: seqs(stage) == [shard.session.resumable.source.acked for shard in pod.pod.shards])
-
-
 async def test_the_checkpoint_moves_with_the_acknowledgements(open_stage):
     """A sink that holds its acknowledgements holds the checkpoint; what it acknowledges moves it exactly so far."""
     stage = await open_stage()
     pod = await stage.started()
-    await checkpointed(stage, pod)
+    await stage.checkpointed()
     before = seqs(stage)
     pod.sink.hold()
     stage.load(100)
@@ -92,14 +88,15 @@ async def test_a_hand_over_resumes_every_shard_on_the_other_pod(open_stage, comp
     first = await stage.started("a")
     second = stage.start("b", active=False)
     await until(lambda: "b" in stage.status().standby and stage.status().standby["b"].sinks_available)
-    stage.load(1500)
-    await stage.sim.wait_for(lambda: stage.control.state().ledger.last > 500)
+    stage.load(1000)
+    await stage.sim.wait_for(lambda: stage.control.state().ledger.last > 300)
     begun = now()
     stage.cluster.activate(first.range, "b")
     await second.ready()
     assert now() - begun < 2.0
     assert stage.status().holder == "b"
     assert "standing by" in first.pod.why_not_ready()
+    assert stage.closes == [4000] * 4
     await stage.arrived()
     assert len(stage.control.identifies()) == len(stage.control.resumes()) == 4
     assert not first.task.done()
@@ -138,6 +135,7 @@ async def test_what_is_not_acknowledged_at_a_hand_over_is_replayed_to_the_next_h
     await stage.arrived(twice=True)
 
 
+@pytest.mark.usefixtures("no_waits")
 async def test_a_session_keeps_its_compression_until_its_next_identify(open_stage):
     """A resume must use the query of its session, whatever the configuration says by now; an IDENTIFY takes the new one."""
     stage = await open_stage(compression=Compression.ZLIB)
@@ -193,6 +191,7 @@ async def test_a_dead_pod_is_fenced_and_its_range_resumed(open_stage):
     assert stage.status().holder == "b"
 
 
+@pytest.mark.usefixtures("no_waits")
 async def test_a_session_that_is_gone_at_a_hand_over_is_replaced_by_grant(open_stage):
     """Discord dropped the session while nobody was connected: op 9, and one IDENTIFY from the standing grant."""
     stage = await open_stage()

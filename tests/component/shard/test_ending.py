@@ -1,11 +1,18 @@
 """How a pod ends: with 4000 and its final cursors, so that the next one resumes; with 1000 where the bot shall go offline."""
 
 import asyncio
+import os
+import signal
+import socket
 
+import aiohttp
 import pytest
 
 from component.shard.stage import GATEWAY, now, until
+from shardwright_api.resources import MemorySink as MemorySinkSpec
+from shardwright_api.resources import Sink
 from shardwright_shard import pod as pod_module
+from shardwright_shard.__main__ import run_pod
 from shardwright_shard.errors import RangeGone
 from shardwright_shard.sinks.memory import MemorySink
 from shardwright_simulator import Action, Fault, Trigger
@@ -27,6 +34,7 @@ async def test_sigterm_closes_with_4000_and_writes_the_final_cursors(open_stage,
     assert await ended(pod) < 1
     status = stage.status()
     assert status.holder == ""
+    assert stage.closes == [4000] * 3
     assert [row.state for row in status.shards] == ["closed"] * 3
     assert {row.session for row in status.shards} == set(stage.sessions().values())
     keys = sorted(stage.times_received())
@@ -56,6 +64,7 @@ async def test_sigterm_of_a_deleted_gateway_takes_the_bot_offline(open_stage):
     stage = await open_stage(shards=2)
     pod = await stage.started()
     await stage.arrived()
+    stage.allowed_closes = {1000}
     stage.cluster.delete_gateway(GATEWAY)
     await pod.stop()
     await stage.sim.wait_for(lambda: not stage.control.sessions())
@@ -67,6 +76,7 @@ async def test_a_range_that_vanishes_is_given_up_by_what_became_of_its_gateway(o
     stage = await open_stage(shards=2)
     pod = await stage.started()
     await stage.arrived()
+    stage.allowed_closes = {4000 if sessions else 1000}
     if fate == "deleted":
         stage.cluster.delete_gateway(GATEWAY)
     elif fate == "another":
@@ -75,6 +85,7 @@ async def test_a_range_that_vanishes_is_given_up_by_what_became_of_its_gateway(o
     await stage.sim.wait_for(lambda: not stage.control.connections())
     await until(lambda: not pod.pod.shards)
     assert len(stage.control.sessions()) == sessions
+    assert stage.closes == [*stage.allowed_closes] * 2
     assert not pod.task.done()
 
 
@@ -99,6 +110,7 @@ async def test_sigterm_before_the_range_is_held(open_stage):
     await first.ready()
 
 
+@pytest.mark.usefixtures("short_linger")
 @pytest.mark.parametrize("state", ["no grant", "queued", "identifying", "resuming", "waiting", "connecting"])
 async def test_sigterm_ends_a_pod_whatever_its_shard_does(open_stage, state):
     """A pod ends soon from every state of a session, and leaves no connection and no holder behind."""
@@ -134,7 +146,7 @@ async def test_sigterm_without_the_clusters_api_still_closes_with_4000(open_stag
     stage = await open_stage()
     pod = await stage.started()
     stage.load(200)
-    await stage.arrived()
+    await stage.checkpointed()
     stage.cluster.cut(pod.uid)
     assert await ended(pod) < 1
     assert len(stage.control.sessions()) == 1
@@ -169,3 +181,32 @@ class SinkWithABug(MemorySink):
     async def run(self):
         await self.strike.wait()
         raise RuntimeError("a bug in the sink")
+
+
+def free_port():
+    """Find a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+async def test_the_program_ends_on_sigterm(open_stage, tmp_path):
+    """The entry point, on the cluster in memory: it serves its probes, and a real SIGTERM ends it with 4000."""
+    stage = await open_stage(config={"sinks": (Sink(name="memory", memory=MemorySinkSpec()),)})
+    name, port, file = stage.add_range(0, 0), free_port(), tmp_path / "token"
+    file.write_text(stage.sim.token)
+    program = asyncio.create_task(
+        run_pod(stage.cluster.coordinator(name, pod="p1"), token_file=file, http_port=port), name="the program"
+    )
+    stage.cluster.activate(name, "p1")
+    stage.cluster.grant(name, 1)
+    await stage.sim.wait_for(stage.control.sessions)
+    await until(lambda: any("live" in line for line in stage.book.lines))
+    async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{port}/readyz") as answer:
+        assert answer.status == 200
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(3):
+        await program
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().remove_signal_handler(number)
+    assert (stage.closes, stage.status(name).holder, len(stage.control.sessions())) == ([4000], "", 1)

@@ -1,9 +1,12 @@
 """Close codes after which trying again never helps: the shard parks, alive, until a new grant says that something changed."""
 
+import logging
+
 import pytest
 
 from component.shard.stage import INTENTS, stays, until
 from shardwright_api.discord import FATAL_CLOSE_CODES, Intent
+from shardwright_shard import logs
 from shardwright_shard.__main__ import token_reader
 from shardwright_simulator import Action, Fault, Trigger
 
@@ -175,3 +178,38 @@ async def test_a_missing_token_file_is_waited_for(open_stage, tmp_path):
     pod.pod.shards[0].nudge()
     await until(lambda: "is not text" in pod.message())
     assert not pod.task.done()
+
+
+@pytest.fixture
+def talkative_program():
+    """Set logging up as the program does, at its most talkative."""
+    root, own = logging.getLogger(), logging.getLogger("shardwright_shard")
+    handlers, levels = root.handlers[:], (root.level, own.level)
+    logs.set_up("debug")
+    yield
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(levels[0])
+    own.setLevel(levels[1])
+
+
+async def test_the_token_is_shown_nowhere(open_stage, capsys, request, tmp_path):
+    """Started, resumed, refused and parked, the program prints a lot, and the token never."""
+    stage = await open_stage(shards=2)
+    stage.allowed = {"token"}
+    file = tmp_path / "token"
+    file.write_text(stage.sim.token)
+    request.getfixturevalue("talkative_program")
+    pod = await stage.started(read_token=lambda: token_reader(file))
+    await stage.arrived()
+    stage.secrets.add(stage.control.rotate_token())
+    for action in (Action.JUNK_FRAME, Action.RECONNECT):
+        stage.control.add_fault(Fault(action=action))
+    await until(lambda: [row.state for row in stage.rows()] == ["parked"] * 2)
+    await pod.stop()
+    printed = capsys.readouterr().err
+    assert "shard is parked" in printed
+    assert not [secret for secret in stage.secrets if secret.rpartition(".")[2] in printed]
+    assert 'token":' not in printed

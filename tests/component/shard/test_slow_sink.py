@@ -45,17 +45,17 @@ async def test_a_long_pause_ends_in_a_resume(open_stage, way):
     await until(lambda: not stage.control.connections())
     assert "paused for longer than a heartbeat interval" in pod.pod.shards[0].session.last_reason
     await stays(lambda: not stage.control.connections(), seconds=0.3)
-    assert len(stage.control.sessions()) == 2
+    assert (len(stage.control.sessions()), stage.closes) == (2, [4000] * 2)
     come_back()
     await pod.ready()
     await stage.arrived()
     assert (pod.count("zombies"), pod.count("resumed"), pod.count("identifies")) == (0, 2, 2)
 
 
+@pytest.mark.usefixtures("no_waits")
 async def test_a_replay_that_is_paused_again_and_again_is_not_in_vain(open_stage, monkeypatch):
     """Each pause in a long replay brings it further: the session is not given up, however often that happens."""
     monkeypatch.setattr("shardwright_shard.session.MAX_FAILED_RESUMES", 2)
-    monkeypatch.setattr("shardwright_shard.session.Session._delay", lambda _: 0.0)
     stage = await open_stage(heartbeat_interval=0.15)
     pod = await stage.started(memory_limit=LIMIT)
     await stage.arrived()

@@ -83,7 +83,7 @@ async def test_a_stream_that_is_deleted_while_events_flow(nats_server):
         async with traffic(stage):
             await acknowledged(stage, 500)
             await nats_server.delete_stream()
-            await stage.away()
+            await stage.away("stream D does not exist")  # asked after the refusal: no acknowledgement comes behind it
             acked = {source: source.acked or 0 for source in stage.sources}
             await nats_server.add_stream()
             await acknowledged(stage, 500)

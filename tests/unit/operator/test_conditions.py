@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import msgspec
 import pytest
-from unit.operator import builders
 
 from shardwright_api.resources import (
     Condition,
@@ -27,6 +26,7 @@ from shardwright_operator.silence import Freshness
 from shardwright_operator.status import moved
 from shardwright_operator.sums import ANNOTATION_FAILED_REVISION
 from shardwright_operator.tokens import TokenProblem, TokenState
+from unit.operator import builders
 
 BUDGET = BudgetVerdict(total=1000, remaining=900, reserve=100, short=0, reset_time=builders.NOW)
 
@@ -223,7 +223,9 @@ def test_gauges_are_written_when_due_or_when_they_moved_by_a_tenth():
 
 def test_conditions_are_written_at_once_with_all_gauges():
     (status,) = written()
-    (now,) = written(builders.gateway(status=status), changed(0, shards=()), down=frozenset({builders.key()}), gauges_due=False)
+    (now,) = written(
+        builders.gateway(status=status), changed(0, shards=()), down=frozenset({builders.key()}), gauges_due=False
+    )
     assert now.phase == "Degraded"
     assert now.shards.ready == 2
 

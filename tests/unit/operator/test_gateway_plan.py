@@ -2,7 +2,6 @@
 
 import msgspec
 import pytest
-from unit.operator import builders
 
 from shardwright_api.discord import CloseCode
 from shardwright_api.resources import (
@@ -23,6 +22,7 @@ from shardwright_operator.plan_gateway import plan_gateway
 from shardwright_operator.revision import revision
 from shardwright_operator.sums import ANNOTATION_FAILED_REVISION
 from shardwright_operator.tokens import TokenProblem, TokenState
+from unit.operator import builders
 
 NEW = builders.gateway(pod=PodTemplate(labels={"team": "x"}))
 

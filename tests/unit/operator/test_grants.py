@@ -3,13 +3,13 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.operator import builders
 
 from shardwright_api.resources import ShardState
 from shardwright_operator.asker import Verdict
 from shardwright_operator.keys import GatewayKey
 from shardwright_operator.observed import BotObserved, GatewayBudget
 from shardwright_operator.plan_bot import grant_pace, one_at_a_time, plan_bot, reserve_of
+from unit.operator import builders
 
 KEY = GatewayKey(builders.NAMESPACE, builders.GATEWAY)
 
@@ -24,7 +24,9 @@ def gateway(*ranges, key=KEY, eligible=True, percent=10, **changes):
 
 
 def plan(*gateways, spent=0, age=0.0, **limit):
-    return plan_bot(BotObserved(answer=builders.answer(**limit), gateways=gateways, spent=spent, age=age, until_reset=600))
+    return plan_bot(
+        BotObserved(answer=builders.answer(**limit), gateways=gateways, spent=spent, age=age, until_reset=600)
+    )
 
 
 def granted(plan):
@@ -45,13 +47,17 @@ def test_the_canary_gets_one_and_nobody_else_any():
 
 def test_while_the_canary_is_out_nothing_is_granted():
     waiting = fresh(0, identify_grant=1)
-    under_way = builders.with_status(waiting, identifies_spent=1, shards=(builders.row(0, ShardState.IDENTIFYING, session=None),))
+    under_way = builders.with_status(
+        waiting, identifies_spent=1, shards=(builders.row(0, ShardState.IDENTIFYING, session=None),)
+    )
     assert granted(plan(gateway(waiting, fresh(2)))) == []
     assert granted(plan(gateway(under_way, fresh(2), quiet_for=60.0))) == []
 
 
 def test_a_canary_that_came_to_nothing_is_sent_again_after_a_while():
-    lost = builders.with_status(fresh(0, identify_grant=1), identifies_spent=1, shards=(builders.row(0, ShardState.WAITING, session=None),))
+    lost = builders.with_status(
+        fresh(0, identify_grant=1), identifies_spent=1, shards=(builders.row(0, ShardState.WAITING, session=None),)
+    )
     assert granted(plan(gateway(lost, fresh(2), quiet_for=29.0))) == []
     again = plan(gateway(lost, fresh(2), quiet_for=31.0))
     assert granted(again) == [(0, 1)]
@@ -59,13 +65,17 @@ def test_a_canary_that_came_to_nothing_is_sent_again_after_a_while():
 
 
 def test_after_the_canary_every_range_gets_what_it_lacks_in_ascending_order():
-    first = builders.with_status(fresh(0, active_pod="pod-a", identify_grant=1), holder="pod-a", identifies_spent=1, shards=(builders.row(0),))
+    first = builders.with_status(
+        fresh(0, active_pod="pod-a", identify_grant=1), holder="pod-a", identifies_spent=1, shards=(builders.row(0),)
+    )
     assert granted(plan(gateway(first, fresh(2), fresh(4), quiet_for=1.0))) == [(0, 1), (2, 2), (4, 2)]
 
 
 def test_other_intents_need_a_canary_of_their_own():
     other = fresh(2, config=builders.config(intents=1))
-    assert granted(plan(gateway(proven(0), other, fresh(4, config=builders.config(intents=1)), quiet_for=0.0))) == [(2, 1)]
+    assert granted(plan(gateway(proven(0), other, fresh(4, config=builders.config(intents=1)), quiet_for=0.0))) == [
+        (2, 1)
+    ]
 
 
 def test_a_session_of_other_intents_is_no_proof_and_no_session():
@@ -127,7 +137,12 @@ def test_an_answer_that_is_not_new_is_asked_for_before_anything_is_granted():
 
 
 def test_a_range_that_lost_its_session_is_given_another_at_its_pace():
-    lost = builders.with_status(proven(0, ), shards=(builders.row(0), builders.row(1, ShardState.WAITING, session=None)))
+    lost = builders.with_status(
+        proven(
+            0,
+        ),
+        shards=(builders.row(0), builders.row(1, ShardState.WAITING, session=None)),
+    )
     assert granted(plan(gateway(lost, quiet_for=60.0))) == [(0, 1)]
     assert plan(gateway(lost, quiet_for=60.0)).grants[0].paced
     assert granted(plan(gateway(lost, quiet_for=60.0, paced_for=12.0))) == []
@@ -143,7 +158,10 @@ def test_a_range_that_loses_session_after_session_gets_single_ones():
 
 def test_paid_identifies_that_wait_for_their_bucket_are_not_granted_again():
     paid = builders.with_status(
-        fresh(0, active_pod="pod-a", identify_grant=2), holder="pod-a", identifies_spent=2, shards=(builders.row(0), builders.row(1, ShardState.WAITING, session=None))
+        fresh(0, active_pod="pod-a", identify_grant=2),
+        holder="pod-a",
+        identifies_spent=2,
+        shards=(builders.row(0), builders.row(1, ShardState.WAITING, session=None)),
     )
     assert granted(plan(gateway(paid, quiet_for=5.0))) == []
 
@@ -151,7 +169,20 @@ def test_paid_identifies_that_wait_for_their_bucket_are_not_granted_again():
 def test_a_healthy_range_keeps_one_grant_open_while_there_is_plenty():
     assert granted(plan(gateway(proven(0), proven(2), quiet_for=60.0))) == [(0, 1), (2, 1)]
     assert granted(plan(gateway(proven(0), proven(2), quiet_for=60.0), remaining=201)) == [(0, 1)]
-    assert granted(plan(gateway(proven(0, ), proven(2), quiet_for=10.0))) == []
+    assert (
+        granted(
+            plan(
+                gateway(
+                    proven(
+                        0,
+                    ),
+                    proven(2),
+                    quiet_for=10.0,
+                )
+            )
+        )
+        == []
+    )
 
 
 def test_nobody_gets_a_standing_grant_while_somebody_lacks_one():
@@ -256,4 +287,3 @@ def test_before_a_shard_is_ready_one_identify_is_out_at_a_time(steps):
             return
         assert sum(of.spec.identify_grant - of.status.identifies_spent for of in discord.ranges) <= 1
         discord.spend(at, shard, state)
-

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.operator import builders
-from unit.operator.world import Actor, World
 
 from shardwright_api.resources import ShardState
+from unit.operator import builders
+from unit.operator.world import Actor, World
 
 UIDS = ("a", "b", "c")
 

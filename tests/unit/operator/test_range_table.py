@@ -2,8 +2,6 @@
 
 import msgspec
 import pytest
-from unit.operator import builders
-from unit.operator.world import World
 
 from shardwright_api.resources import ShardState, SinkStatus, StandbyStatus
 from shardwright_operator.actions import Announce, Create, DeletePod, PatchRange
@@ -16,6 +14,8 @@ from shardwright_operator.sums import (
     ANNOTATION_PARKED_SECRET,
     PARKED_ANNOTATIONS,
 )
+from unit.operator import builders
+from unit.operator.world import World
 
 A, B = "pod-a", "pod-b"
 STANDS_BY = {B: StandbyStatus(builders.NOW, sinks_available=True)}

@@ -3,13 +3,13 @@
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.operator import builders
 
 from shardwright_api.resources import GatewayStatus, ShardState, SinkStatus
 from shardwright_operator.keys import BotKey, GatewayKey
 from shardwright_operator.store import Identifies, Store
 from shardwright_operator.sums import GatewayTotals
 from shardwright_operator.views import Node, NodeStatus, Trait
+from unit.operator import builders
 
 GATEWAY = GatewayKey(builders.NAMESPACE, builders.GATEWAY)
 
@@ -149,6 +149,20 @@ def test_a_silent_holder_wakes_its_range_and_gateway_once():
     assert store.totals(builders.GATEWAY_UID).ready_ranges == 0
 
 
+def test_a_broken_watch_of_one_namespace_stops_no_clocks_of_others():
+    clock = Clock()
+    store = Store(clock=clock, enqueue=lambda _: None, namespaces=(builders.NAMESPACE, "elsewhere"))
+    of = builders.serving()
+    store.watch_connected(builders.NAMESPACE)
+    store.watch_connected("elsewhere")
+    store.watch_disconnected("elsewhere")
+    store.put_range(of)
+    clock.now += 15
+    store.expire()
+    assert store.silent() == 1
+    assert not store.live()
+
+
 def test_a_status_write_of_our_own_wakes_nobody():
     store, woken, _ = made()
     changed = msgspec.structs.replace(version(builders.GATEWAY_OBJECT, 9), status=GatewayStatus(phase="Ready"))
@@ -176,7 +190,9 @@ def test_a_node_that_stops_reporting_wakes_the_ranges_on_it():
     pod = builders.pod(node="node-9")
     store.put_pod(pod)
     assert not store.node_lost(pod), "without rights on nodes nothing is known"
-    node = Node(builders.ObjectMeta("node-9", uid="n", resource_version="5"), status=NodeStatus((Trait("Ready", "True"),)))
+    node = Node(
+        builders.ObjectMeta("node-9", uid="n", resource_version="5"), status=NodeStatus((Trait("Ready", "True"),))
+    )
     store.all_nodes([node], "5")
     assert not store.node_lost(pod)
     woken.clear()
@@ -203,7 +219,9 @@ def test_the_running_sums_equal_a_recount(changes):
     number = 100
     for which, given_states, drop in changes:
         number += 1
-        of = builders.shard_range(first=2 * which, last=2 * which + 1, total=6, uid=f"u{which}-{number if drop else ''}")
+        of = builders.shard_range(
+            first=2 * which, last=2 * which + 1, total=6, uid=f"u{which}-{number if drop else ''}"
+        )
         rows = tuple(builders.row(2 * which + at, state) for at, state in enumerate(given_states))
         store.put_range(version(builders.with_status(of, shards=rows), number))
         if drop:

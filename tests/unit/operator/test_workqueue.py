@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from shardwright_operator.errors import ConflictError, ServerError
 from shardwright_operator.keys import GatewayKey, RangeKey
 from shardwright_operator.workqueue import LAST_BACKOFF, Schedule, WorkQueue, backoff
+from unit.operator.waiting import until
 
 A, B = RangeKey("n", "a"), RangeKey("n", "b")
 GATEWAY = GatewayKey("n", "g")
@@ -106,7 +107,11 @@ def test_the_backoff_stays_between_half_and_all_of_its_limit(failures, luck):
     assert 0.25 <= backoff(failures, lambda: luck) <= LAST_BACKOFF
 
 
-@given(st.lists(st.tuples(st.sampled_from(["add", "take", "done", "fail"]), st.sampled_from([A, B, GATEWAY]), st.floats(0, 3))))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["add", "take", "done", "fail"]), st.sampled_from([A, B, GATEWAY]), st.floats(0, 3))
+    )
+)
 def test_no_key_is_handed_out_twice_at_a_time_and_none_is_lost(steps):
     made, running, wished, now = schedule(), set(), set(), 0.0
     for step, key, seconds in steps:
@@ -159,8 +164,6 @@ async def _run(handle, done):
     queue = WorkQueue(handle, pace=lambda _: 0.0)
     queue.add(A)
     task = asyncio.create_task(queue.run(2))
-    async with asyncio.timeout(5):
-        while not done(queue):
-            await asyncio.sleep(0.01)
+    await until(lambda: done(queue))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

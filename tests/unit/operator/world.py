@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import msgspec
-from unit.operator import builders
 
 from shardwright_api import names
 from shardwright_api.resources import ShardRange, ShardState, ShardStatus, StandbyStatus
@@ -22,6 +21,7 @@ from shardwright_operator.plan_range import launch_pace, on_trial, plan_range
 from shardwright_operator.silence import Freshness, Since
 from shardwright_operator.sums import summarise
 from shardwright_operator.views import Pod, range_key
+from unit.operator import builders
 
 
 @dataclass
@@ -162,24 +162,29 @@ class World:
     def act(self, uid: str) -> None:
         """Let a pod do its next step."""
         pod, actor = self.pods[uid], self.actors[uid]
-        if actor.cut:
+        holds = self.range.status.holder == uid
+        if actor.cut or pod.dead or (actor.broken and not pod.terminating):
             return
-        if pod.dead:
-            return
-        status, spec = self.range.status, self.range.spec
         if pod.terminating:
-            if status.holder == uid:
+            if holds:
                 self.release()
             self.vanish(uid)
-        elif actor.broken:
-            return
-        elif status.holder == uid and spec.active_pod != uid:
-            self.release()
-        elif spec.active_pod == uid and status.holder != uid:
-            if not actor.shy:
-                self.take(uid)
-        elif status.holder == uid:
+        elif holds:
+            self.hold(uid)
+        else:
+            self.wait(uid)
+
+    def hold(self, uid: str) -> None:
+        if self.range.spec.active_pod == uid:
             self.serve()
+        else:
+            self.release()
+
+    def wait(self, uid: str) -> None:
+        status = self.range.status
+        if self.range.spec.active_pod == uid:
+            if not self.actors[uid].shy:
+                self.take(uid)
         elif uid not in status.standby:
             self.write_status(standby={**status.standby, uid: StandbyStatus(builders.NOW, sinks_available=True)})
 
@@ -231,8 +236,12 @@ class World:
         return before != (self.range.spec, self.range.metadata.annotations, sorted(self.pods))
 
     def settle(self, rounds: int = 60) -> None:
+        """Go on until nothing has happened for a while and all is well."""
+        quiet = 0
         for _ in range(rounds):
-            self.round()
+            quiet = 0 if self.round() or self.rows_seen[-1] != "all is well" else quiet + 1
+            if quiet > 10:
+                return
 
     @property
     def usable(self) -> list[str]:

@@ -91,11 +91,16 @@ class FakeConnection:
 
 
 class FakeDiscord:
-    """`refusals`: what the next connects raise. `greets`, `answers`: whether HELLO, READY and RESUMED are sent."""
+    """`refusals`: what the next connects raise. `greets`, `answers`: whether HELLO, READY and RESUMED are sent.
+
+    `shares`: whether an old connection stays and gets everything too when its session is resumed on another one; else
+    it is cut. What Discord does is not documented.
+    """
 
     def __init__(self):
         self.refusals = []
         self.greets = self.answers = True
+        self.shares = False
         self.hello = hello(40_000)
         self.gate = None
         self.connections = []
@@ -105,7 +110,7 @@ class FakeDiscord:
         self.sessions = {}
         self.guilds = ()
 
-    async def connect(self, uri, compression, handler, *, tls):  # noqa: ARG002 - the real one's
+    async def connect(self, uri, compression, handler, *, tls):
         if self.refusals:
             raise self.refusals.pop(0)
         connection = FakeConnection(self, uri, compression, handler)
@@ -127,8 +132,7 @@ class FakeDiscord:
         """Make events of a shard's newest session; send them in one read if it is connected."""
         session = next(name for name, each in reversed(self.sessions.items()) if each.shard == shard)
         made = [self._remember(session, lambda seq: dispatch(name, seq, data)) for _ in range(count)]
-        connection = self.open(shard)
-        if connection is not None and connection.session == session:
+        for connection in self._receivers(session):
             connection.push(*made)
         return made
 
@@ -160,10 +164,16 @@ class FakeDiscord:
         session = self.sessions.setdefault(
             data["session_id"], SimpleNamespace(shard=connection.shard, events=[], seq=data["seq"])
         )
+        for other in self._receivers(data["session_id"]):
+            if not self.shares:
+                other.drop(None)
         connection.session = data["session_id"]
         missed = [text for seq, text in session.events if seq > data["seq"]]
         session.seq += 1
         connection.push(*missed, resumed(session.seq))
+
+    def _receivers(self, session):
+        return [each for each in self.connections if each.is_open and each.session == session]
 
     def _remember(self, name, make):
         session = self.sessions[name]

@@ -363,7 +363,7 @@ async def test_a_pod_that_dies_before_ready_was_acknowledged_is_followed_without
 
 async def test_a_final_write_that_fails_does_not_keep_the_sockets_open(stage):
     await stage.cold_start()
-    stage.coordinators[0].errors["release"] = [CoordinatorUnavailable("away")]
+    stage.coordinators[0].errors["release"] = [CoordinatorUnavailable("away")] * 100
     stage.cluster.activate(RANGE, "b")
     await stage.settle(30)
     assert all(each.closed_with == 4000 for each in stage.discord.connections)
@@ -372,6 +372,36 @@ async def test_a_final_write_that_fails_does_not_keep_the_sockets_open(stage):
     stage.run("b")
     await stage.ready("b")
     assert len(stage.discord.identifies) == 4
+
+
+async def test_a_final_write_that_fails_is_made_up_for_without_waiting_for_a_fence(stage):
+    await stage.cold_start()
+    stage.sinks["a"].hold()
+    stage.discord.emit(0, count=3)
+    stage.coordinators[0].errors["release"] = [CoordinatorUnavailable("away")] * 2
+    stage.run("b")
+    await stage.ready("b")
+    assert stage.status.holder == "b"
+    assert stage.discord.resumes[0].data["seq"] == 1
+    assert stage.coordinators[0].calls["release"] == 3
+
+
+async def test_a_final_write_that_comes_too_late_harms_nobody(stage):
+    await stage.cold_start()
+    stage.cluster.cut("a")
+    stage.pods["a"].coordinator.inner._seen = stage.range
+    stage.cluster.activate(RANGE, "b")
+    stage.cluster.fence(RANGE, "a")
+    stage.run("b")
+    await stage.ready("b")
+    stage.discord.emit(0, count=5)
+    await stage.settle(6)
+    stored = stage.status.shards
+    stage.cluster.restore()
+    await stage.settle(60)
+    assert stage.status.holder == "b"
+    assert [each.seq for each in stage.status.shards] == [each.seq for each in stored]
+    assert stage.pods["b"].ready
 
 
 async def test_a_pod_that_lost_the_range_closes_with_4000_and_writes_nothing(stage):

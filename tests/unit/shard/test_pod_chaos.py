@@ -128,9 +128,11 @@ def stored(stage):
     return found
 
 
-@pytest.mark.parametrize("seed", range(40))
-async def test_no_order_of_faults_loses_an_event_or_costs_an_identify(monkeypatch, seed):
+@pytest.mark.parametrize("shares", [False, True], ids=["cut", "share"])
+@pytest.mark.parametrize("seed", range(20))
+async def test_no_order_of_faults_loses_an_event_or_costs_an_identify(monkeypatch, seed, shares):
     stage = PodStage(monkeypatch)
+    stage.discord.shares = shares
     await stage.cold_start("a", memory_limit=60_000)
     stage.run("b", active=False, memory_limit=60_000)
     await stage.settle(1)

@@ -11,6 +11,7 @@ import pytest
 
 from shardwright_api.resources import Compression, ShardState
 from shardwright_shard import shard as module
+from shardwright_shard.coordination import bucket
 from shardwright_shard.errors import ConfigError, CoordinatorUnavailable, GatewayProtocolError, NotHolder, RangeGone
 from shardwright_shard.journal import Event, Source
 from shardwright_shard.session_table import Input
@@ -69,7 +70,7 @@ async def test_a_grant_leads_to_one_identify_paid_and_slotted_before_it_is_sent(
     (identify,) = stage.discord.identifies
     (won,) = stage.cluster.swaps
     assert spent_at_slot == [1]
-    assert won.at <= identify.at <= won.at + 0.1
+    assert won.at <= identify.at <= won.at + bucket.SEND_WITHIN
     assert identify.token == TOKEN
     await stage.settle(600)
     assert len(stage.discord.identifies) == stage.status.identifies_spent == 1
@@ -117,7 +118,7 @@ async def test_one_shard_of_a_bucket_at_a_time_is_connected_for_an_identify(stag
 
 @pytest.mark.parametrize("late", [None, -0.001, -100.0])
 async def test_a_slot_that_is_over_is_not_used(stage, late):
-    """IDENTIFY within 100 ms of sending the swap, or not at all."""
+    """IDENTIFY soon after the swap was sent, or not at all."""
     await stage.hold(0)
 
     async def slot():
