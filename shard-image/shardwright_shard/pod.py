@@ -119,18 +119,23 @@ class Pod:
 
     async def run(self) -> None:
         """Stand by and hold until stopped. Raise `RangeGone` at once where there is no range."""
-        await self._start()
-        async with self._running_sinks():
-            while not self._stop.is_set():
-                try:
-                    if await self._stand_by():
-                        await self._hold()
-                except RangeGone:
-                    log.warning("the ShardRange is gone: waiting for the pod to be deleted")
-                    await self._stop.wait()
-        await self.coordinator.close()
+        try:
+            await self._start()
+            async with self._running_sinks():
+                await self._go_round()
+        finally:
+            await self.coordinator.close()
         if self._failure is not None:
             raise self._failure
+
+    async def _go_round(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if await self._stand_by():
+                    await self._hold()
+            except RangeGone:
+                log.warning("the ShardRange is gone: waiting for the pod to be deleted")
+                await self._stop.wait()
 
     async def _start(self) -> None:
         while True:
@@ -184,6 +189,7 @@ class Pod:
         self._make_shards()
         tasks = [asyncio.create_task(shard.run(), name=f"shard {shard.id}") for shard in self.shards]
         reporter = asyncio.create_task(self._report_for_ever(), name="reporter")
+        self._fatal.clear()
         parker = asyncio.create_task(self._forfeit_on_fatal(), name="parker")
         try:
             end = await self._until_over([reporter, parker, *tasks])

@@ -11,7 +11,6 @@ OWN_LOOPS = {
     "test_shard.py": {"jumping": JumpingLoop},
     "test_pod.py": {"jumping": JumpingLoop},
     "test_pod_chaos.py": {"jumping": JumpingLoop},
-    "test_pod_chaos_many.py": {"jumping": JumpingLoop},
     "test_identify_gate.py": {"jumping": JumpingLoop},
     "test_metrics.py": {"jumping": JumpingLoop},
 }

@@ -12,45 +12,7 @@ from shardwright_api.resources import Compression, ShardState
 from shardwright_shard.errors import CoordinatorUnavailable, NotHolder, RangeGone, ShardError
 from shardwright_shard.sinks.memory import MemorySink
 from unit.shard.messages import invalid
-from unit.shard.stage import RANGE, TOKEN, Stage, config, row
-
-
-class PodStage(Stage):
-    """Pods "a" and "b" of one range, each with a sink of its own."""
-
-    def __init__(self, patch, **fields):
-        super().__init__(patch, **fields)
-        self.pods, self.sinks, self.runs = {}, {}, {}
-
-    def run(self, name="a", *, active=True, sinks=None, **fields):
-        self.sinks[name] = MemorySink() if sinks is None else sinks[0]
-        pod = self.pods[name] = self.pod(name, sinks=sinks or [self.sinks[name]], **fields)
-        self.runs[name] = self.start(pod.run())
-        if active:
-            self.cluster.activate(RANGE, name)
-        return pod
-
-    async def ready(self, name="a"):
-        await self.until(lambda: self.pods[name].ready)
-        return self.pods[name]
-
-    async def cold_start(self, name="a", **fields):
-        self.run(name, **fields)
-        spec = self.range.spec
-        self.cluster.grant(RANGE, spec.last - spec.first + 1)
-        return await self.ready(name)
-
-    async def stopped(self, name="a"):
-        self.pods[name].stop()
-        async with asyncio.timeout(60):
-            await asyncio.gather(self.runs[name], return_exceptions=True)
-        return self.runs[name]
-
-    def give_checkpoint(self, *rows):
-        self.cluster.write(RANGE, shards=rows)
-
-    def states(self):
-        return [str(each.state) for each in self.status.shards]
+from unit.shard.stage import RANGE, TOKEN, PodStage, config, row
 
 
 @pytest.fixture

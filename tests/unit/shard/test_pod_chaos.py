@@ -9,8 +9,7 @@ import random
 import pytest
 
 from unit.shard.messages import RECONNECT, invalid
-from unit.shard.stage import RANGE
-from unit.shard.test_pod import PodStage
+from unit.shard.stage import RANGE, PodStage
 
 SHARDS = range(4)
 
@@ -129,7 +128,7 @@ def stored(stage):
 
 
 @pytest.mark.parametrize("shares", [False, True], ids=["cut", "share"])
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 async def test_no_order_of_faults_loses_an_event_or_costs_an_identify(monkeypatch, seed, shares):
     stage = PodStage(monkeypatch)
     stage.discord.shares = shares
