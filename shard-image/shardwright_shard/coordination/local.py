@@ -292,9 +292,10 @@ class LocalCoordinator:
         return gateway is None or self._origin is None or gateway != self._origin.gateway
 
     async def close(self) -> None:
-        """Stop following."""
-        self._cluster.unwatch(self._follow)
-        self._slots.close()
+        """Stop following, if that ever began."""
+        if self._origin is not None:
+            self._cluster.unwatch(self._follow)
+            self._slots.close()
 
     def _range(self) -> ShardRange:
         """Read the live range as this pod."""
