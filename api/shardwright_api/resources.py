@@ -252,6 +252,7 @@ class ShardState(StrEnum):
     """No connection: waits for a grant, a bucket, its sinks or its turn to reconnect."""
     CONNECTING = "connecting"
     IDENTIFYING = "identifying"
+    """Has HELLO, and its identify is paid for or about to be: waits for its bucket's slot, or for READY."""
     RESUMING = "resuming"
     READY = "ready"
     PARKED = "parked"

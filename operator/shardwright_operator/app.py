@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import aiohttp
+import msgspec
 
 from shardwright_operator import metrics
 from shardwright_operator.asker import Asker, utc_now
@@ -159,7 +160,9 @@ class Operator:
     async def _every(self, seconds: float, job: Callable[[], Awaitable[object]]) -> None:
         while True:
             await asyncio.sleep(seconds)
-            with contextlib.suppress(OperatorError):
+            with contextlib.suppress(
+                OperatorError, msgspec.MsgspecError
+            ):  # the next round may read what this could not
                 await job()
 
     async def _sweep(self) -> None:
@@ -210,7 +213,7 @@ async def _insist(job: Callable[[], Awaitable[_T]]) -> _T:
     while True:
         try:
             return await job()
-        except OperatorError as error:
+        except (OperatorError, msgspec.MsgspecError) as error:
             failures += 1
             delay = min(5.0, backoff(failures))
             log.warning("not in sync yet, again in %.1f s (are the CRDs installed?): %s", delay, error)

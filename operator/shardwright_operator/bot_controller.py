@@ -136,7 +136,7 @@ class BotController:
             summary=summary,
             paced_for=self._paces.wait(key, now),
             one_at_a_time=one_at_a_time(self._paces.count(key)),
-            quiet_for=now - store.spent_at.get(key, float("-inf")),
+            quiet_for=store.quiet_for(key),
         )
         if cause is None:
             return budget

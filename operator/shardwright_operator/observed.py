@@ -114,7 +114,8 @@ class RangeBudget:
 
     `blocked`: parked, and what caused it has not changed; or its pod knows an old token only. `retry`: parked, the cause has changed, and the pod that
     holds the range knows. `paced_for`: seconds until identifies beyond the first of each shard may be granted again;
-    `one_at_a_time`: the last ones did not last. `quiet_for`: seconds since the range last spent an identify.
+    `one_at_a_time`: the last ones did not last. `quiet_for`: seconds since the range spent an identify
+    whose outcome has not been seen.
     """
 
     shard_range: ShardRange

@@ -1,9 +1,10 @@
 """Who may identify: the daily budget of a bot, handed out as grants over all gateways that share the bot.
 
 Arithmetic. `remaining` is Discord's answer less what the ranges' counters spent since; *open* grants are those that
-were given and not spent; the *reserve* is a share of the daily total. At any time a grant is given only while
+were given and not spent; those *under way* are spent, but may still wait for their bucket, so that Discord's answer need
+not count them yet; the *reserve* is a share of the daily total. At any time a grant is given only while
 
-    open + given + reserve <= remaining
+    open + under way + given + reserve <= remaining
 
 so that whatever the pods do on their own, crash loops included, the reserve stays. Grants are given in ascending order
 of shards, gateways in order of age. A range gets as many as it has shards without a session.
@@ -30,7 +31,7 @@ from shardwright_operator.keys import GatewayKey
 from shardwright_operator.observed import BotObserved, BudgetVerdict, GatewayBudget, RangeBudget
 
 QUIET: Final = 30.0
-"""Seconds after a spent identify in which a shard without a session may still be about to get one."""
+"""Seconds after a spent identify in which its outcome may still come: it may wait for its bucket."""
 BEFORE_GRANTS: Final = 30.0
 """An answer older than this many seconds is asked for anew before anything is granted."""
 STALE: Final = 300.0
@@ -192,7 +193,7 @@ def plan_bot(seen: BotObserved) -> BotPlan:
     if seen.answer.verdict is not Verdict.ACCEPTED or seen.answer.gateway_bot is None:
         return BotPlan()
     if seen.age > STALE:
-        return BotPlan(ask=True, verdicts=_verdicts(seen, {}))
+        return BotPlan(ask=True)
     purse = _Purse(_headroom(seen))
     short = {gateway.key: _serve(gateway, purse) for gateway in seen.gateways if gateway.eligible}
     for gateway in seen.gateways:
@@ -208,8 +209,8 @@ def plan_bot(seen: BotObserved) -> BotPlan:
 
 
 def _headroom(seen: BotObserved) -> int:
-    opened = sum(budget.summary.open for gateway in seen.gateways for budget in gateway.ranges)
-    return remaining(seen) - _reserve(seen) - opened
+    ranges = [budget.summary for gateway in seen.gateways for budget in gateway.ranges]
+    return remaining(seen) - _reserve(seen) - sum(one.open + one.under_way for one in ranges)
 
 
 def _reserve(seen: BotObserved) -> int:

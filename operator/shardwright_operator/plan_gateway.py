@@ -10,7 +10,7 @@ Live fields (hold, max_concurrency, heartbeat, gateway URL) are written into eve
 
 Rollout. A range changes when its `spec.revision` is written; its own key does the rest (`plan_range`). Algorithm:
 
-1. Ranges without a READY shard have nothing to lose: all of them change at once. (A refused bot, a wrong sink.)
+1. Ranges without any session have nothing to lose: all of them change at once. (A refused bot, a wrong sink.)
 2. Otherwise one range at a time, and a range that is not up first.
 3. The next one only while no range is in a hand-over, every range that already changed is up, and none failed.
 4. A range whose sessions were identified with other intents, presence or large threshold keeps those: what it would
@@ -28,7 +28,7 @@ import msgspec
 
 from shardwright_api import names
 from shardwright_api.discord import CloseCode
-from shardwright_api.resources import ConditionType, RangeSpec, ShardConfig, ShardState
+from shardwright_api.resources import ConditionType, RangeSpec, ShardConfig
 from shardwright_api.sharding import Range
 from shardwright_operator import conditions, layout, render
 from shardwright_operator.actions import Action, Announce, Apply, Batch, Create, PatchRange, WriteStatus
@@ -186,8 +186,9 @@ def plan_gateway(seen: GatewayObserved) -> GatewayPlan:
     actions = [*_status(draft, said, found), *_announcements(seen, said)]
     children: list[Action] = []
     if found is not None and seen.gateway.metadata.deletion_timestamp is None:
-        children = _children(draft, found)
-        actions += [*children, *_missing(draft, found), *_live(draft, facts), *_rollout(draft, facts)]
+        live, children = _live(draft, facts), _children(draft, found)
+        first = [*live, *children] if draft.hold else [*children, *live]  # nothing may stand before an emergency stop
+        actions += [*first, *_missing(draft, found), *_rollout(draft, facts)]
     return GatewayPlan(tuple(actions), _wanted(draft), _again_after(draft), said, bool(children))
 
 
@@ -345,7 +346,7 @@ def _next_ranges(seen: GatewayObserved, wanted: str) -> list[RangeKey]:
 
 def _nothing_to_lose(seen: GatewayObserved, key: RangeKey) -> bool:
     summary = seen.summaries[key]
-    return summary.parked is not None or not dict(summary.states).get(ShardState.READY)
+    return summary.parked is not None or not summary.sessions
 
 
 def _update(draft: Draft, key: RangeKey, ranges: int) -> PatchRange:

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
-from shardwright_api.resources import DiscordGateway, ObjectMeta, ShardRange, ShardStatus
+from shardwright_api.resources import DiscordGateway, ObjectMeta, ShardRange, ShardState, ShardStatus
 from shardwright_operator.keys import BotKey, GatewayKey, Key, RangeKey
 from shardwright_operator.silence import Silence, Since, silence_limit
-from shardwright_operator.sums import GatewayTotals, RangeSummary, summarise
+from shardwright_operator.sums import GatewayTotals, RangeSummary, parked_row, range_of, summarise
 from shardwright_operator.views import Node, Pod, gateway_key, gateway_key_of, owner_uid, range_key
 
 
@@ -100,6 +100,36 @@ class Identifies:
         return self.total - sum(number for _, number in self._recent)
 
 
+class Unsettled(NamedTuple):
+    """Identifies that a range has spent, and whose outcome has not been seen; `since` the last was spent.
+
+    A range that may have one under way when the operator first sees it counts as having one.
+    """
+
+    number: int
+    since: float
+
+
+def may_be_under_way(shard_range: ShardRange) -> bool:
+    """Say whether a range may have spent an identify whose outcome is not in its rows."""
+    status, shards = shard_range.status, len(range_of(shard_range.spec))
+    complete = sum(row.session is not None for row in status.shards) >= shards
+    return status.identifies_spent > 0 and not complete and parked_row(status.shards) is None
+
+
+def outcomes(known: ShardRange, new: ShardRange) -> int:
+    """Count the identifies whose outcome a change of a range shows: new sessions, and refusals."""
+    before = {row.id: row for row in known.status.shards}
+
+    def shows(row: ShardStatus) -> bool:
+        old = before.get(row.id)
+        session = row.session is not None and (old is None or old.session != row.session)
+        refused = row.state is ShardState.PARKED and (old is None or old.state is not ShardState.PARKED)
+        return session or refused
+
+    return sum(map(shows, new.status.shards))
+
+
 class Store:
     """All that the operator has seen."""
 
@@ -117,9 +147,7 @@ class Store:
         self.summaries: dict[RangeKey, RangeSummary] = {}
         self._silences = {namespace: Silence() for namespace in namespaces or ("",)}
         self.since = Since()
-        self.spent_at: dict[RangeKey, float] = {}
-        """When each range was last seen to have spent an identify; a range that had spent any before counts from when
-        the operator first sees it."""
+        self._unsettled: dict[RangeKey, Unsettled] = {}
         self.identifies: defaultdict[str, Identifies] = defaultdict(Identifies)
         self.down_since: dict[RangeKey, float] = {}
         """When each range that is not up ceased to be so; a range that never was up is not in it."""
@@ -158,6 +186,11 @@ class Store:
         """Give the clocks of the ranges in a namespace: those of its own watch, or of the one for the whole cluster."""
         own = self._silences.get(namespace)
         return own if own is not None else self._silences[""]
+
+    def quiet_for(self, key: RangeKey) -> float:
+        """Say for how long no identify of a range has been under way; for ever, when each one's outcome is known."""
+        unsettled = self._unsettled.get(key)
+        return self._clock() - unsettled.since if unsettled is not None and unsettled.number else float("inf")
 
     def silent(self) -> int:
         """Count the ranges whose holder is silent."""
@@ -233,7 +266,7 @@ class Store:
         del self.ranges[key]
         self.silence(key.namespace).forget(key)
         self.since.forget(key)
-        self.spent_at.pop(key, None)
+        self._unsettled.pop(key, None)
         self._replace_summary(key, known, None)
         self._enqueue(key)
         self._enqueue(gateway_key_of(known))
@@ -271,18 +304,25 @@ class Store:
         silence = self.silence(key.namespace)
         if known is None:
             silence.seen(key, now)
-            if new.status.identifies_spent:
-                self.spent_at[key] = now
+            if may_be_under_way(new):
+                self._unsettled[key] = Unsettled(1, now)
             return
         if known.status.heartbeat_time != new.status.heartbeat_time:
             quiet = silence.freshness(key)
             silence.heard(key, now)
             if quiet is not silence.freshness(key):
                 self._enqueue(gateway_key_of(new))
-        spent = new.status.identifies_spent - known.status.identifies_spent
-        if spent > 0:
+        self._count_identifies(key, known, new, now)
+
+    def _count_identifies(self, key: RangeKey, known: ShardRange, new: ShardRange, now: float) -> None:
+        spent = max(0, new.status.identifies_spent - known.status.identifies_spent)
+        if spent:
             self.identifies[new.spec.bot_id].count(spent, now)
-            self.spent_at[key] = now
+        settled = outcomes(known, new)
+        before = self._unsettled.get(key, Unsettled(0, now))
+        if spent or (settled and before.number):
+            since = now if spent else before.since
+            self._unsettled[key] = Unsettled(max(0, before.number + spent - settled), since)
 
     def _replace_summary(self, key: RangeKey, shard_range: ShardRange, new: RangeSummary | None) -> None:
         old = self.summaries.get(key)
@@ -334,7 +374,7 @@ class Store:
         if not newer(node, known):
             return
         self.nodes[node.metadata.name] = node
-        if known is None or (known.ready, known.spec) != (node.ready, node.spec):
+        if known is None or known.ready != node.ready:
             self._node_changed(node.metadata.name)
 
     def drop_node(self, name: str) -> None:

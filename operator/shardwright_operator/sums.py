@@ -38,7 +38,7 @@ PARKED_ANNOTATIONS: Final = (
 )
 
 UNDER_WAY: Final = frozenset({ShardState.IDENTIFYING})
-"""States in which an identify is already spent, and its session about to come."""
+"""States in which an identify is already spent: it waits for its bucket, perhaps for long, or its session is about to come."""
 ALIVE: Final = frozenset({ShardState.READY, ShardState.RESUMING})
 """States in which a session goes on, whatever it identified with."""
 
@@ -192,7 +192,7 @@ def summarise(shard_range: ShardRange, active: Pod | None, freshness: Freshness)
         open=max(0, spec.identify_grant - status.identifies_spent),
         spent=status.identifies_spent,
         sessions=sum(row.session is not None for row in rows),
-        proof=any(row.state is ShardState.READY and row.intents in {None, intents} for row in rows),
+        proof=holds and any(row.state is ShardState.READY and row.intents in {None, intents} for row in rows),
         moving=not holds or (active is not None and active.revision != spec.revision and not failed),
         failed=failed,
         parked=_parked(shard_range),

@@ -50,6 +50,8 @@ class Token:
 
 def decode_bot_id(token: str) -> str:
     """Decode the base64url segment before the first dot; it holds the bot's id in decimal digits."""
+    if not token.isprintable() or " " in token:
+        raise TokenMalformedError("the token holds a space, a line end or a control character")
     segment, dot, rest = token.partition(".")
     if not dot or not rest:
         raise TokenMalformedError("the token has no dots: it is no bot token")

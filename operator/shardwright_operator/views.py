@@ -133,12 +133,6 @@ class Pod(Model, frozen=True):
         return self.status.phase == "Running" and not self.ready
 
 
-class NodeSpec(Model, frozen=True):
-    """Spec of a node."""
-
-    unschedulable: bool = False
-
-
 class NodeStatus(Model, frozen=True):
     """Status of a node."""
 
@@ -149,7 +143,6 @@ class Node(Model, frozen=True):
     """A node."""
 
     metadata: ObjectMeta
-    spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import gc
 import logging
 import os
@@ -54,6 +55,21 @@ def token_reader(path: Path) -> str:
     return token
 
 
+def check_bot(token: str, bot_id: str) -> str:
+    """Give the token back if it is of this bot. Raise `ConfigError` if its first part names another one.
+
+    A token begins with its bot's id in base64url. Another bot's token would spend that bot's identifies.
+    """
+    head = token.partition(".")[0]
+    try:
+        found = base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)).decode("ascii")
+    except ValueError:
+        found = "none that can be read"
+    if found != bot_id:
+        raise ConfigError(f"the token is not of bot {bot_id}, to which this range belongs: correct the Secret")
+    return token
+
+
 def make_sinks(view: View) -> list[Sink]:
     """Make the sinks that the range's configuration names."""
     return [make_sink(sink, bot=view.spec.bot_id) for sink in view.spec.config.sinks]
@@ -64,7 +80,7 @@ async def run_pod(coordinator: Coordinator, *, token_file: Path, http_port: int)
     pod = Pod(
         coordinator,
         make_sinks=make_sinks,
-        read_token=lambda: token_reader(token_file),
+        read_token=lambda: check_bot(token_reader(token_file), coordinator.view.spec.bot_id),
         random=random.random,
         tls=ssl.create_default_context(),
     )

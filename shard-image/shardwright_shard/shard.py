@@ -49,7 +49,7 @@ _STATES: Final = {
     State.IDLE: ShardState.WAITING,
     State.CONNECTING: ShardState.CONNECTING,
     State.OPEN: ShardState.CONNECTING,
-    State.QUEUED: ShardState.WAITING,
+    State.QUEUED: ShardState.IDENTIFYING,
     State.IDENTIFYING: ShardState.IDENTIFYING,
     State.RESUMING: ShardState.RESUMING,
     State.LIVE: ShardState.READY,

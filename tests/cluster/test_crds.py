@@ -101,6 +101,11 @@ BAD_SPECS: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.sinks[0]",
         "sink a needs exactly one kind, nats or stdout",
     ),
+    "two sinks into one stream": (
+        {"sinks": [{"name": "a", "nats": {**NATS, "stream": "ONE"}}, {"name": "b", "nats": {**NATS, "stream": "ONE"}}]},
+        "spec.sinks",
+        "the same nats.stream",
+    ),
     "a sink's name with a dot": ({"sinks": [{"name": "a.b", "stdout": {}}]}, "spec.sinks[0].name", "a.b"),
     "a sink without a server": (sink(nats={}), "spec.sinks[0].nats.url", "Required"),
     "a NATS URL of another scheme": (sink(nats={"url": "redis://a"}), "spec.sinks[0].nats.url", "nats://host:port"),

@@ -81,6 +81,7 @@ class Discord:
         self.status = 200
         self.retry_after = None
         self.questions = []
+        self.asked_at = []
         self.url = ""
 
     async def start(self):
@@ -97,6 +98,7 @@ class Discord:
 
     async def _answer(self, request):
         token = request.headers.get("Authorization", "").removeprefix("Bot ")
+        self.asked_at.append(asyncio.get_running_loop().time())
         self.questions.append((token, request.headers.get("User-Agent")))
         if self.status != 200:
             headers = {"Retry-After": str(self.retry_after)} if self.retry_after else {}

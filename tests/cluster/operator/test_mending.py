@@ -20,13 +20,15 @@ async def ready(running):
     return running
 
 
-@pytest.mark.parametrize("kind", ["sa", "roles", "rolebindings", "pdb", "leases"])
-async def test_a_child_deleted_by_hand_comes_back(ready, kind):
-    (before,) = [one for one in await ready.list(kind) if one["metadata"]["name"] != "default"]
-    name = before["metadata"]["name"]
-    await ready.delete(kind, name)
-    after = await ready.until(f"{kind} {name}", lambda: ready.get(kind, name), 45)
-    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+async def test_children_deleted_by_hand_come_back(ready):
+    before = {}
+    for kind in ("sa", "roles", "rolebindings", "pdb", "leases"):
+        (before[kind],) = [one for one in await ready.list(kind) if one["metadata"]["name"] != "default"]
+        await ready.delete(kind, before[kind]["metadata"]["name"])
+    for kind, old in before.items():
+        name = old["metadata"]["name"]
+        new = await ready.until(f"{kind} {name}", lambda kind=kind, name=name: ready.get(kind, name), 45)
+        assert new["metadata"]["uid"] != old["metadata"]["uid"]
 
 
 async def test_a_pod_deleted_by_hand_is_replaced_at_once_and_no_identify_is_spent(ready):

@@ -366,8 +366,8 @@ def make_config(gateway_url: str, compression: Compression = Compression.ZSTD, *
 def make_simulator(
     *, shards: int, max_concurrency: int, bot: dict[str, Any], options: dict[str, Any], tls: ssl.SSLContext | None
 ) -> Simulator:
-    """Make a simulator with one bot: two small guilds a shard, a replay buffer for a whole test, a heartbeat a second."""
+    """Make a simulator with one bot: two small guilds a shard, a replay buffer for a whole test, a heartbeat in five seconds."""
     size = {"guilds": 2 * shards, "guild_bytes": 300, "shards": shards, "replay_limit": 20_000}
     config = BotConfig(**size | {"max_concurrency": max_concurrency} | bot)
-    times = {"heartbeat_interval": 1.0, "identify_window": IDENTIFY_WINDOW} | options
+    times = {"heartbeat_interval": 5.0, "identify_window": IDENTIFY_WINDOW} | options
     return Simulator(bots=[config], options=Options(**times), tls=tls, seed=7)

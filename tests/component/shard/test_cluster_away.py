@@ -29,7 +29,7 @@ async def test_a_pod_that_is_cut_off_goes_on_forwarding(open_stage):
 async def test_a_socket_lost_without_the_api_is_resumed_once_and_then_seldom(open_stage, monkeypatch):
     """The first RESUME goes at once; after another loss the next goes 30 s (here 600 ms) after the first."""
     monkeypatch.setattr(shard_module, "BLIND_RESUME_INTERVAL", 0.6)
-    stage = await open_stage(heartbeat_interval=5)
+    stage = await open_stage()
     pod = await stage.started()
     await cut_off(stage, pod)
     stage.load(100)

@@ -62,7 +62,7 @@ async def test_every_series_is_there_from_the_start(open_stage, open_door):
 
 async def test_the_counters_are_right(open_stage, open_door):
     """After a known load and known faults the metrics say exactly that."""
-    stage = await open_stage(shards=2, heartbeat_interval=0.4)
+    stage = await open_stage(shards=2)
     pod = await stage.started()
     get = await open_door(pod)
     stage.load(200)

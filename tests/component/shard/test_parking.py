@@ -29,7 +29,7 @@ async def test_what_discord_refuses_parks_the_shard(open_stage, open_door, bot, 
     pod = stage.start(grant=3, read_token=lambda: token)
     get = await open_door(pod)
     await until(lambda: stage.rows() and stage.rows()[0].state == "parked")
-    await stays(lambda: not stage.control.connections() and not pod.task.done(), seconds=0.4)
+    await stays(lambda: not stage.control.connections() and not pod.task.done(), seconds=0.25)
     assert [identify.result for identify in stage.control.identifies()] == [str(code)]
     assert stage.status().identifies_spent == 3
     assert (await get("/healthz"))[0] == 200
@@ -49,7 +49,7 @@ async def test_every_fatal_code_parks_a_live_shard(open_stage):
         stage.control.add_fault(Fault(action=Action.CLOSE, shards=[shard], code=code))
     await until(lambda: {row.state for row in stage.rows()} == {"parked"})
     assert [row.close for row in stage.rows()] == codes
-    await stays(lambda: not stage.control.connections() and not pod.task.done(), seconds=0.4)
+    await stays(lambda: not stage.control.connections() and not pod.task.done(), seconds=0.25)
     assert stage.status().identifies_spent == 2 * len(codes)
 
 
@@ -61,7 +61,7 @@ async def test_a_fatal_code_stops_all_identifies_of_the_pod(open_stage, code):
     stage.control.add_fault(Fault(action=Action.CLOSE, at=Trigger.IDENTIFY, code=code))
     await until(lambda: stage.rows() and stage.rows()[0].state == "parked")
     await until(lambda: stage.status().identifies_spent == 3)
-    await stays(lambda: len(stage.control.identifies()) == 1, seconds=0.4)
+    await stays(lambda: len(stage.control.identifies()) == 1, seconds=0.25)
     assert {pod.pod.shards[n].session.state.name for n in (1, 2)} == {"IDLE"}
     stage.control.clear_faults()
     stage.cluster.grant(pod.range, 3)

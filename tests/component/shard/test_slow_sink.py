@@ -18,7 +18,7 @@ async def full(stage, pod, count=300):
 
 async def test_a_short_pause_keeps_the_connection(open_stage):
     """At the memory limit reading pauses; acknowledged in time, the same connection goes on and nothing is lost."""
-    stage = await open_stage(heartbeat_interval=5)
+    stage = await open_stage()
     pod = await stage.started(memory_limit=LIMIT)
     await stage.arrived()
     pod.sink.hold()
@@ -89,7 +89,7 @@ async def test_a_session_is_resumed_while_a_sink_is_away_if_there_is_room(open_s
 
 async def test_a_socket_that_is_lost_during_a_pause_is_resumed_when_there_is_room(open_stage):
     """Who does not read does not see the end of a socket either: it is seen, and resumed, as soon as reading goes on."""
-    stage = await open_stage(heartbeat_interval=5)
+    stage = await open_stage()
     pod = await stage.started(memory_limit=LIMIT)
     await stage.arrived()
     pod.sink.hold()
@@ -104,7 +104,7 @@ async def test_a_socket_that_is_lost_during_a_pause_is_resumed_when_there_is_roo
 
 async def test_a_connection_that_is_made_while_the_buffer_fills_up_does_not_read(open_stage):
     """One shard fills the buffer while the other's RESUME is on its way: neither reads on without a bound."""
-    stage = await open_stage(shards=2, latency=(0.05, 0.05), heartbeat_interval=5)
+    stage = await open_stage(shards=2, latency=(0.05, 0.05))
     pod = await stage.started(memory_limit=LIMIT)
     await stage.arrived()
     pod.sink.hold()

@@ -73,7 +73,7 @@ async def test_an_unknown_certificate_is_not_trusted(open_stage, authority):
 
 async def test_a_pause_works_over_tls(open_stage, authority):
     """At the memory limit reading pauses over TLS as well, and goes on where it stopped."""
-    stage = await open_stage(tls=authority[0], heartbeat_interval=5)
+    stage = await open_stage(tls=authority[0])
     pod = await stage.started(tls=ssl.create_default_context(cafile=authority[1]), memory_limit=100_000)
     await stage.arrived()
     pod.sink.hold()

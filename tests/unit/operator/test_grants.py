@@ -94,6 +94,17 @@ def test_the_reserve_and_open_grants_stay_untouched():
     assert granted(plan(gateway(proven(0), fresh(2), opened, quiet_for=0.0), remaining=103)) == [(2, 1)]
 
 
+def test_an_identify_that_waits_for_its_bucket_is_granted_once_and_counts():
+    queued = builders.with_status(
+        fresh(2, active_pod="pod-b", identify_grant=2),
+        holder="pod-b",
+        identifies_spent=2,
+        shards=tuple(builders.row(shard, ShardState.IDENTIFYING, session=None) for shard in (2, 3)),
+    )
+    assert 2 not in dict(granted(plan(gateway(proven(0), queued, quiet_for=600.0))))
+    assert granted(plan(gateway(proven(0), queued, fresh(4), quiet_for=600.0), remaining=103)) == [(4, 1)]
+
+
 def test_what_was_spent_since_discord_was_asked_is_gone():
     assert granted(plan(gateway(proven(0), fresh(2), quiet_for=0.0), remaining=110, spent=9)) == [(2, 1)]
 

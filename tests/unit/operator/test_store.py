@@ -70,14 +70,41 @@ def test_each_change_that_matters_wakes_range_and_gateway():
 
 
 def test_a_spent_identify_wakes_the_bot_and_is_counted():
-    store, woken, clock = made()
+    store, woken, _ = made()
     of = builders.serving()
     store.put_range(of)
     woken.clear()
     store.put_range(version(builders.with_status(of, identifies_spent=3), 11))
     assert BotKey(builders.BOT) in woken
     assert store.identifies[builders.BOT].total == 1
-    assert store.spent_at[builders.key()] == clock.now
+
+
+def test_a_range_is_quiet_when_the_outcome_of_each_identify_is_known():
+    store, _, clock = made()
+    of = builders.with_status(builders.serving(), identifies_spent=0, shards=())
+    key = builders.key()
+    store.put_range(of)
+    assert store.quiet_for(key) == float("inf")
+    paid = builders.with_status(of, identifies_spent=2)
+    store.put_range(version(paid, 11))
+    clock.now += 5
+    assert store.quiet_for(key) == 5.0
+    store.put_range(version(builders.with_status(paid, shards=(builders.row(0),)), 12))
+    assert store.quiet_for(key) == 5.0
+    refused = builders.row(1, ShardState.PARKED, session=None, close=4014)
+    store.put_range(version(builders.with_status(paid, shards=(builders.row(0), refused)), 13))
+    assert store.quiet_for(key) == float("inf")
+
+
+def test_an_operator_that_comes_up_in_the_middle_waits_for_outcomes_it_may_have_missed():
+    half = builders.with_status(builders.serving(), shards=(builders.row(0),))
+    refused = builders.row(1, ShardState.PARKED, session=None, close=4014)
+    parked = builders.with_status(builders.serving(), shards=(builders.row(0), refused))
+    for of, quiet_for in ((half, 7.0), (builders.serving(), float("inf")), (parked, float("inf"))):
+        store, _, clock = made()
+        store.put_range(of)
+        clock.now += 7
+        assert store.quiet_for(builders.key()) == quiet_for
 
 
 def test_an_older_version_is_not_believed():
