@@ -111,7 +111,17 @@ class Cluster:
         chart = str(REPOSITORY / "charts" / "shardwright")
         where = ["--namespace", OPERATOR_NAMESPACE, "--create-namespace"]
         self.run(
-            self.helm_path, "upgrade", "--install", "shardwright", chart, *where, *flags, "--wait", "--timeout", "120s"
+            self.helm_path,
+            "upgrade",
+            "--install",
+            "shardwright",
+            chart,
+            *where,
+            *flags,
+            "--wait",
+            "--timeout",
+            "120s",
+            "--force-conflicts",
         )
 
     def uninstall_operator(self) -> None:

@@ -14,7 +14,7 @@ import logging
 import ssl
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
 from typing import Any
@@ -107,23 +107,19 @@ class Actor:
         return generate_latest(make_registry(self.pod)).decode()
 
 
-@dataclass
 class LogBook(logging.Handler):
-    """Every log line of everyone, as the program would print it."""
+    """Every log line of everyone, as the program would print it; those of level ERROR and above once more."""
 
-    lines: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.setFormatter(JsonFormatter())
+        self.lines: list[str] = []
+        self.errors: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(self.format(record))
         if record.levelno >= logging.ERROR:
             self.errors.append(self.lines[-1])
-
-    __hash__ = object.__hash__
 
 
 class Stage:

@@ -288,15 +288,15 @@ async def test_pings_are_harmless(open_stage):
 
 async def test_a_heartbeat_request_is_answered_at_once(open_stage):
     """Op 1 is answered by a heartbeat, which neither counts as missed nor shifts the schedule."""
-    stage = await open_stage(heartbeat_interval=0.8)
+    stage = await open_stage(heartbeat_interval=3)
     pod = await stage.started(random=lambda: 0.99)
     before = pod.count("heartbeats")
     stage.control.add_fault(Fault(action=Action.HEARTBEAT_REQUEST, times=3, every=0.01))
-    await until(lambda: pod.count("heartbeats") >= before + 3, within=0.3)
-    await until(lambda: pod.count("heartbeats") >= before + 4)
+    await until(lambda: pod.count("heartbeats") >= before + 3, within=2)
+    await until(lambda: pod.count("heartbeats") >= before + 4, within=10)
     assert pod.count("zombies") == pod.count("resumes") == 0
     latency = await until(lambda: pod.pod.shards[0].session.latency)
-    assert latency < 0.3
+    assert latency < 2
 
 
 async def test_fragmented_messages_are_put_together(open_stage, compression):
