@@ -7,11 +7,11 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from road import OPERATOR_NAMESPACE, Road, wait_for
+from road import OPERATOR_NAMESPACE, Cluster, Road, wait_for
 
 CHILDREN = "shardranges,pods,poddisruptionbudgets,roles,rolebindings"
 OURS = "app.kubernetes.io/managed-by=shardwright"
@@ -81,8 +81,11 @@ def test_every_child_deleted_by_hand_comes_back(make_road: Callable[..., Road]) 
 
 
 @pytest.fixture
-def killed_operator() -> Callable[[], int]:
-    """Give a function that kills the operator's process with SIGKILL and says how many it killed."""
+def killed_operator(operator: Cluster) -> Iterator[Callable[[], int]]:
+    """Give a function that kills the operator's process with SIGKILL and says how many it killed.
+
+    Afterwards the next test gets a new operator pod: the kubelet makes a container that died often wait.
+    """
 
     def kill() -> int:
         found = subprocess.run(
@@ -95,7 +98,9 @@ def killed_operator() -> Callable[[], int]:
             os.kill(int(pid), signal.SIGKILL)
         return len(found.stdout.split())
 
-    return kill
+    yield kill
+    operator.kubectl("delete", "pods", "--all", "-n", OPERATOR_NAMESPACE)
+    operator.kubectl("rollout", "status", "deployment", "-n", OPERATOR_NAMESPACE, "--timeout=90s")
 
 
 @pytest.mark.timeout(420)
