@@ -100,7 +100,7 @@ def killed_operator(operator: Cluster) -> Iterator[Callable[[], int]]:
 
     yield kill
     operator.kubectl("delete", "pods", "--all", "-n", OPERATOR_NAMESPACE)
-    operator.kubectl("rollout", "status", "deployment", "-n", OPERATOR_NAMESPACE, "--timeout=90s")
+    operator.kubectl("rollout", "status", "deployment/shardwright", "-n", OPERATOR_NAMESPACE, "--timeout=90s")
 
 
 @pytest.mark.timeout(420)
