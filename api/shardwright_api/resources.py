@@ -101,6 +101,27 @@ class Identify(Model, frozen=True):
     hold: bool = False
 
 
+class VolumeClaim(Model, frozen=True):
+    """A claim per range that outlives its pods: storage class (None: the cluster's default) and size, a quantity."""
+
+    size: str
+    storage_class_name: str | None = None
+
+
+class Buffer(Model, frozen=True):
+    """Where events wait while a sink is slow or away: memory, then disk (quantities; disk `0` switches it off)."""
+
+    memory: str = "64Mi"
+    disk: str = "1Gi"
+    volume_claim: VolumeClaim | None = None
+
+
+class Rollout(Model, frozen=True):
+    """How many ranges may change hands at the same time."""
+
+    max_parallel: int = 1
+
+
 class PodTemplate(Model, frozen=True):
     """What the user may say of the shard pods, in Kubernetes' own shapes."""
 
@@ -131,6 +152,9 @@ class GatewaySpec(Model, frozen=True):
     identify: Identify = Identify()
     presence: dict[str, Any] | None = None
     large_threshold: int | None = None
+    buffer: Buffer = Buffer()
+    rollout: Rollout = Rollout()
+    paused: bool = False
     pod: PodTemplate = PodTemplate()
 
 
@@ -224,6 +248,12 @@ class ShardConfig(Model, rename=_camel_acronyms, frozen=True):
     large_threshold: int | None = None
     heartbeat_seconds: float = 5.0
     """How often the pod writes its heartbeat into the ShardRange."""
+    identity: str = ""
+    """Hash of what only a new IDENTIFY can change: intents, presence, large threshold."""
+    buffer_memory: int = 64 * 1024 * 1024
+    """Bytes of events that may wait in memory."""
+    buffer_disk: int = 0
+    """Bytes that the spool's volume may take; 0: no spool."""
 
 
 class RangeSpec(Model, frozen=True):
@@ -261,6 +291,15 @@ class ShardState(StrEnum):
     """Closed by us; the session lives on for whoever resumes it."""
 
 
+class Gap(Model, frozen=True):
+    """A session that ended with events still to come: what was its last, and when. Told before the next READY."""
+
+    session: str
+    seq: int
+    time: str
+    """RFC 3339: when the last event was received."""
+
+
 class ShardStatus(Model, frozen=True):
     """A shard's row: its state, and all that another pod needs to resume it.
 
@@ -282,6 +321,12 @@ class ShardStatus(Model, frozen=True):
     """The last close code that Discord sent."""
     message: str | None = None
     """For people: why the shard is not ready."""
+    identity: str | None = None
+    """The `identity` of the config that the session was identified with. Another one is renewed, within the grants."""
+    refused: int | None = None
+    """The fatal close code that answered the identify of a renewal. The old session goes on."""
+    gap: Gap | None = None
+    """The session that ended before this one, until every sink has been told of the gap."""
 
 
 class SinkStatus(Model, omit_defaults=False, frozen=True):

@@ -9,7 +9,7 @@ import msgspec
 
 from shardwright_api.resources import GatewaySpec, to_wire
 
-LIVE_FIELDS: Final = frozenset({"shards", "identify"})
+LIVE_FIELDS: Final = frozenset({"shards", "identify", "rollout", "paused"})
 """Fields of the spec that are the operator's own: a change of them moves no pod."""
 LIVE_TRANSPORT: Final = frozenset({"apiURL"})
 

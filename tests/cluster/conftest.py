@@ -71,5 +71,6 @@ def make_road(operator: Cluster) -> Iterator[Callable[..., Road]]:
         return road
 
     yield make
-    for road in roads:
+    for road in roads:  # the gateway first: its bot is the next test's too, and a namespace takes its time
+        operator.kubectl("delete", "dgw", "--all", "-n", road.namespace, "--timeout=60s", check=False)
         operator.kubectl("delete", "namespace", road.namespace, "--wait=false", check=False)

@@ -75,11 +75,16 @@ def test_a_wrong_token_that_only_identify_finds_costs_one(make_road: Callable[..
     )
     assert attempts(road) == 1
     assert restarts(road) == 0
-    assert all(pod["status"]["phase"] == "Running" for pod in road.pods())
+    wait_for("eight pods run", lambda: phases(road) == ["Running"] * 8, seconds=60)
+    assert attempts(road) == 1
     road.make_secret()
     road.wait_condition("Ready", "True", seconds=150)
     assert attempts(road) == 9
     assert [v for v in road.simulator.violations() if v["rule"] != "token"] == []
+
+
+def phases(road: Road) -> list[str]:
+    return [pod["status"]["phase"] for pod in road.pods()]
 
 
 def attempts(road: Road) -> int:
