@@ -9,7 +9,6 @@
     - `DiscordError`
         - `TokenRejectedError`: Discord answered 401; never asked again with the same token
         - `DiscordUnavailableError`: no answer, or one to wait for; `retry_after` in seconds where Discord said so
-    - `TokenMalformedError`: the Secret holds no bot token
 """
 
 from __future__ import annotations
@@ -78,10 +77,6 @@ class DiscordUnavailableError(DiscordError):
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-
-
-class TokenMalformedError(OperatorError):
-    """The text is no bot token. The text itself never stands in the message."""
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {

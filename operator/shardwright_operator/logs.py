@@ -1,39 +1,11 @@
-"""Structured logs: one JSON object a line, on standard error. Never a token: those are inside `Token`."""
+"""Structured logs on standard error. Never a token: those are inside `Token`."""
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import sys
-from typing import Any, Final
 
-import msgspec
-
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-
-def _extras(record: logging.LogRecord) -> dict[str, Any]:
-    """Give what was logged as `extra`, where JSON knows it."""
-    plain = (str, int, float, bool)
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD and isinstance(value, plain)}
-
-
-class JsonFormatter(logging.Formatter):
-    """Renders a record as JSON; what was given as `extra` becomes fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Render a record."""
-        moment = dt.datetime.fromtimestamp(record.created, dt.UTC)
-        line: dict[str, Any] = {
-            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= _extras(record)
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+from shardwright_api.logs import JsonFormatter, extras
 
 
 class TextFormatter(logging.Formatter):
@@ -44,8 +16,7 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own spelling
         """Render a record, with what was given as `extra` behind it."""
-        extras = "".join(f" {name}={value}" for name, value in _extras(record).items())
-        return super().formatMessage(record) + extras
+        return super().formatMessage(record) + "".join(f" {name}={value}" for name, value in extras(record).items())
 
 
 def configure(level: str, style: str = "json") -> None:

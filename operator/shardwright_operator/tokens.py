@@ -6,8 +6,6 @@ Fingerprints are salted per process: they tell whether a token changed, and are 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
 import secrets
@@ -18,12 +16,11 @@ from typing import Final, NewType
 import msgspec
 
 from shardwright_api.resources import Model, ObjectMeta, SecretKeyRef
-from shardwright_operator.errors import TokenMalformedError
+from shardwright_api.token import MalformedToken, bot_id_of
 
 Fingerprint = NewType("Fingerprint", str)
 
 _SALT: Final = secrets.token_bytes(16)
-_MAX_ID_DIGITS: Final = 20
 
 
 class Token:
@@ -44,24 +41,8 @@ class Token:
         return f"Bot {self._value}"
 
     def bot_id(self) -> str:
-        """Decode the bot's user id, the token's first segment. Raise `TokenMalformedError`."""
-        return decode_bot_id(self._value)
-
-
-def decode_bot_id(token: str) -> str:
-    """Decode the base64url segment before the first dot; it holds the bot's id in decimal digits."""
-    if not token.isprintable() or " " in token:
-        raise TokenMalformedError("the token holds a space, a line end or a control character")
-    segment, dot, rest = token.partition(".")
-    if not dot or not rest:
-        raise TokenMalformedError("the token has no dots: it is no bot token")
-    try:
-        text = base64.b64decode(segment + "=" * (-len(segment) % 4), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        raise TokenMalformedError("the token's first segment is not base64: it is no bot token") from None
-    if not text.isdecimal() or len(text) > _MAX_ID_DIGITS:
-        raise TokenMalformedError("the token's first segment holds no bot id: it is no bot token")
-    return text
+        """Decode the bot's user id, the token's first segment. Raise `MalformedToken`."""
+        return bot_id_of(self._value)
 
 
 class TokenProblem(StrEnum):
@@ -122,7 +103,7 @@ def read(raw: bytes, reference: SecretKeyRef) -> TokenState:
     try:
         token = Token(value.decode("ascii").strip())
         return TokenState(token=token, bot_id=token.bot_id(), version=version)
-    except (UnicodeDecodeError, TokenMalformedError) as error:
-        reason = str(error) if isinstance(error, TokenMalformedError) else "the token is not plain text"
+    except (UnicodeDecodeError, MalformedToken) as error:
+        reason = str(error) if isinstance(error, MalformedToken) else "the token is not plain text"
         message = f"Secret {reference.name!r}, key {reference.key!r}: {reason}"
         return TokenState(version=version, problem=TokenProblem.MALFORMED, message=message)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import gc
 import logging
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 import uvloop
 
 from shardwright_api import names
+from shardwright_api.token import MalformedToken, bot_id_of
 from shardwright_shard import http, logs
 from shardwright_shard.coordination.base import Coordinator, View
 from shardwright_shard.coordination.kubernetes import in_cluster
@@ -56,15 +56,11 @@ def token_reader(path: Path) -> str:
 
 
 def check_bot(token: str, bot_id: str) -> str:
-    """Give the token back if it is of this bot. Raise `ConfigError` if its first part names another one.
-
-    A token begins with its bot's id in base64url. Another bot's token would spend that bot's identifies.
-    """
-    head = token.partition(".")[0]
+    """Give the token back if it is of this bot: another one's would spend that bot's identifies. Raise `ConfigError`."""
     try:
-        found = base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)).decode("ascii")
-    except ValueError:
-        found = "none that can be read"
+        found = bot_id_of(token)
+    except MalformedToken as error:
+        raise ConfigError(f"{error}; correct the Secret") from None
     if found != bot_id:
         raise ConfigError(f"the token is not of bot {bot_id}, to which this range belongs: correct the Secret")
     return token

@@ -6,6 +6,8 @@ import base64
 from collections.abc import Iterator
 from random import Random
 
+from shardwright_api import token as token_api
+
 GUILD_BASE = 1 << 38
 """The first guild's id shifted right by 22: guild ids look like those of 2023, 19 digits."""
 GUILD_LOW_BITS = 77
@@ -20,12 +22,10 @@ def make_token(bot_id: str, generation: int = 0) -> str:
 
 def bot_id_of(token: str) -> str:
     """Read the bot's id out of a token; empty when it holds none."""
-    head = token.partition(".")[0]
     try:
-        text = base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)).decode()
-    except ValueError:
+        return token_api.bot_id_of(token)
+    except token_api.MalformedToken:
         return ""
-    return text if text.isdigit() else ""
 
 
 def guild_id(index: int) -> int:

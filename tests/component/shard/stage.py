@@ -22,10 +22,10 @@ from typing import Any
 import msgspec
 from prometheus_client.exposition import generate_latest
 
+from shardwright_api.logs import JsonFormatter
 from shardwright_api.resources import Compression, RangeSpec, RangeStatus, ShardConfig, ShardStatus
 from shardwright_shard.coordination.local import LocalCluster
 from shardwright_shard.journal import Event, Source
-from shardwright_shard.logs import JsonFormatter
 from shardwright_shard.metrics import make_registry
 from shardwright_shard.pod import Pod
 from shardwright_shard.sinks.memory import MemorySink

@@ -1,19 +1,16 @@
 """Tokens: read for the bot's id, told apart by fingerprints, and never shown."""
 
 import base64
-import contextlib
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from shardwright_api.resources import SecretKeyRef
 from shardwright_operator import tokens
-from shardwright_operator.errors import ForbiddenError, ServerError, TokenMalformedError
+from shardwright_operator.errors import ForbiddenError, ServerError
 from shardwright_operator.kube import SECRETS
 from shardwright_operator.secret_reader import SecretReader
-from shardwright_operator.tokens import Token, TokenProblem, decode_bot_id
+from shardwright_operator.tokens import Token, TokenProblem
 from shardwright_operator.views import gateway_key
 from unit.operator import builders
 from unit.operator.memory_kube import MemoryKube
@@ -29,43 +26,6 @@ def secret(value=builders.TOKEN, key="token", version="7"):
 
 def read(body):
     return tokens.read(json.dumps(body).encode(), REFERENCE)
-
-
-def test_the_first_segment_is_the_bots_id():
-    assert decode_bot_id(builders.TOKEN) == builders.BOT
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "nonsense",
-        "....",
-        "a.b.c",
-        "aGFsbG8.b.c",
-        "MTIz",
-        "MTIz.",
-        "é.b.c",
-        " MTIz.b.c",
-        "MTIzMTIzMTIzMTIzMTIzMTIzMTIzMTIz.b.c",
-    ],
-)
-def test_what_is_no_token_is_said_without_showing_it(text):
-    with pytest.raises(TokenMalformedError) as raised:
-        decode_bot_id(text)
-    assert not text.strip(". ") or text not in str(raised.value)
-
-
-@given(st.text())
-def test_any_text_is_an_id_or_malformed(text):
-    with contextlib.suppress(TokenMalformedError):
-        assert decode_bot_id(text).isdecimal()
-
-
-@given(st.integers(0, 2**63), st.text(st.characters(categories=["L", "N", "P"]), min_size=1))
-def test_any_id_is_found_in_its_token(number, rest):
-    segment = base64.urlsafe_b64encode(str(number).encode()).decode().rstrip("=")
-    assert decode_bot_id(f"{segment}.{rest}") == str(number)
 
 
 def test_a_token_does_not_show_itself():
