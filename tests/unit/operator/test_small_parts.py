@@ -1,6 +1,5 @@
 """Layouts, parking rules, limits on repetition, lists and sweeps, settings, logs, metrics, names."""
 
-import json
 import logging
 
 import msgspec
@@ -28,7 +27,7 @@ from shardwright_operator.keys import RangeKey
 from shardwright_operator.kube import GATEWAYS, LEASES, NODES, PODS
 from shardwright_operator.layout import Layout
 from shardwright_operator.lists import Lists
-from shardwright_operator.logs import JsonFormatter, TextFormatter
+from shardwright_operator.logs import TextFormatter
 from shardwright_operator.memory import FenceLimit, Memory, Paces
 from shardwright_operator.plan_bot import grant_pace
 from shardwright_operator.settings import parse
@@ -232,27 +231,9 @@ def test_settings_come_from_the_environment_and_arguments_stand_above():
     assert parse([], {"SHARDWRIGHT_SHARD_IMAGE_PULL_POLICY": "Never"}).pull_policy == "Never"
 
 
-def test_a_log_line_is_one_json_object():
-    record = logging.makeLogRecord(
-        {"name": "x", "levelname": "INFO", "msg": "granted %d", "args": (3,), "range": "r", "odd": object()}
-    )
-    line = json.loads(JsonFormatter().format(record))
-    assert (line["level"], line["logger"], line["message"], line["range"]) == ("info", "x", "granted 3", "r")
-    assert line["time"].endswith("Z")
-    assert "odd" not in line
-
-
 def test_a_line_for_people_ends_with_the_details():
     record = logging.makeLogRecord({"name": "root", "levelname": "INFO", "msg": "granted", "range": "r"})
     assert TextFormatter().format(record).endswith("INFO root: granted range=r")
-
-
-def test_a_logged_exception_stays_on_its_line():
-    error = ValueError("no")
-    record = logging.makeLogRecord({"msg": "x", "exc_info": (type(error), error, None)})
-    text = JsonFormatter().format(record)
-    assert "\n" not in text
-    assert "ValueError: no" in json.loads(text)["exception"]
 
 
 def test_metrics_are_named_for_the_operator():
