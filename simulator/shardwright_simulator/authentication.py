@@ -108,7 +108,7 @@ def _in_turn(gateway: Gateway, connection: Connection, bot: Bot, shard: int, rec
 
 
 def _ready(gateway: Gateway, connection: Connection, bot: Bot, session: Session) -> None:
-    connection.phase = Phase.ACTIVE
+    gateway.activate(connection, session)
     gateway.dispatch_own(session, "READY", _ready_body(gateway, connection, bot, session))
     if session.intents & Intent.GUILDS:
         gateway.backfill(session, bot.guilds(session.shard, session.total), bot.config.guild_bytes)
@@ -209,5 +209,5 @@ def _replay(gateway: Gateway, connection: Connection, session: Session, seq: int
         if connection.send(message):
             session.sent_through = max(session.sent_through, n)
     record.replayed = len(missed)
-    connection.phase = Phase.ACTIVE
+    gateway.activate(connection, session)
     gateway.resumed(connection, session)

@@ -45,6 +45,9 @@ class Bot:
         if "reset_after" in changed:
             self.reset_at = now + config.reset_after
         self.config = config
+        if "replay_limit" in changed:
+            for session in self.sessions.values():
+                session.limit(self.replay_limit(session.shard, session.total))
 
     def rotate_token(self) -> str:
         """Give the bot a new token; the old one is refused from now on."""

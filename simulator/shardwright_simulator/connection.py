@@ -91,6 +91,11 @@ class Connection:
         """The path of the URL this connection came by; `/` for the plain one."""
         return urlsplit(self.handshake.path).path.rstrip("/") or "/"
 
+    @property
+    def listening(self) -> bool:
+        """Whether events reach the client, as far as can be told."""
+        return self.phase is Phase.ACTIVE and not self.muted
+
     def put(self, output: Output) -> bool:
         """Queue an output; False when it is lost because the connection is silent or closed."""
         if self.phase is Phase.CLOSED or self.muted:

@@ -19,7 +19,7 @@ from shardwright_simulator.gateway import Gateway
 from shardwright_simulator.ledger import Entry, LedgerStatistics
 from shardwright_simulator.load import LoadGenerator, LoadSpec, LoadStatus
 from shardwright_simulator.options import BotConfig, Options
-from shardwright_simulator.records import Identify, Overlap, RestRequest, Resume, Severity, Violation
+from shardwright_simulator.records import Identify, Overlap, RestRequest, Resume, Severity, Silence, Violation
 from shardwright_simulator.session import Session
 
 
@@ -150,6 +150,10 @@ class Control:
         """List the times that two live connections shared a session."""
         return list(self._gateway.overlaps.query(bot=bot, after=after))
 
+    def silences(self, *, bot: str = "", after: int = 0) -> list[Silence]:
+        """List the times in which nobody could get a shard's events; the longest of a window is the caller's to find."""
+        return list(self._gateway.silences.journal.query(bot=bot, after=after))
+
     def rest_requests(self, *, bot: str = "", after: int = 0) -> list[RestRequest]:
         """List the REST requests."""
         return list(self._gateway.rest_requests.query(bot=bot, after=after))
@@ -256,6 +260,7 @@ class Control:
             gateway.identifies,
             gateway.resumes,
             gateway.overlaps,
+            gateway.silences.journal,
             gateway.rest_requests,
         ):
             journal.clear()

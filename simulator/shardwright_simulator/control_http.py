@@ -45,6 +45,7 @@ class ControlRoutes:
             ("GET", "identifies"): lambda request, _: control.identifies(**_slice(request)),
             ("GET", "resumes"): lambda request, _: control.resumes(**_slice(request)),
             ("GET", "overlaps"): lambda request, _: control.overlaps(**_slice(request)),
+            ("GET", "silences"): lambda request, _: control.silences(**_slice(request)),
             ("GET", "requests"): lambda request, _: control.rest_requests(**_slice(request)),
             ("GET", "violations"): lambda request, _: control.violations(
                 **_slice(request), severity=_severity(request)

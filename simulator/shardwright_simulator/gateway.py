@@ -34,6 +34,7 @@ from shardwright_simulator.options import BotConfig, Options, ResumeMode
 from shardwright_simulator.outputs import Close, Output
 from shardwright_simulator.records import Identify, Journal, Overlap, RestRequest, Resume, Severity, Violation
 from shardwright_simulator.session import Session
+from shardwright_simulator.silences import Silences
 from shardwright_simulator.templates import Shape, Templates, ids, wire_name
 from shardwright_simulator.timers import Timers
 
@@ -63,6 +64,7 @@ class Gateway:
         self.resumes: Journal[Resume] = Journal()
         self.overlaps: Journal[Overlap] = Journal()
         self.rest_requests: Journal[RestRequest] = Journal()
+        self.silences = Silences()
         self.bots: dict[str, Bot] = {}
         self._open_overlaps: list[Overlap] = []
         self._touched: list[Connection] = []
@@ -252,6 +254,18 @@ class Gateway:
         session.attached.append(connection)
         session.hold(None)
         connection.session = session
+        self.silences.note(session, self.clock())
+
+    def activate(self, connection: Connection, session: Session) -> None:
+        """Let events go out on a connection from now on: READY or RESUMED comes next."""
+        connection.phase = Phase.ACTIVE
+        self.silences.note(session, self.clock())
+
+    def mute(self, connection: Connection) -> None:
+        """Send nothing any more on a connection, a fault."""
+        connection.muted = True
+        if connection.session is not None:
+            self.silences.note(connection.session, self.clock())
 
     def _overlap(self, old: Connection, new: Connection, session: Session, mode: ResumeMode) -> None:
         cut = mode is ResumeMode.CUT
@@ -272,6 +286,7 @@ class Gateway:
         if connection in session.receivers:
             session.receivers.remove(connection)
         self._end_overlaps(connection, by_client=by_client)
+        self.silences.note(session, self.clock())
         if not session.attached and not session.ended:
             session.hold(self.timers.at(self.clock() + self.options.session_ttl, lambda: self.end(session)))
 

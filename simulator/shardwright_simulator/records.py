@@ -1,4 +1,4 @@
-"""What the simulator writes down for its user: violations, identifies, overlaps, REST requests.
+"""What the simulator writes down for its user: violations, identifies, overlaps, silences, REST requests.
 
 Each kind has a `Journal`: numbered records, the oldest of which give way when it is full. `after` in a query is the
 number of the last record already read.
@@ -76,6 +76,13 @@ class Overlap(Record, kw_only=True):
     seconds: float | None = None
     ended_by: str = ""
     """Which of the two ended it: `old`, `new`, or `cut` when the simulator did."""
+
+
+class Silence(Record, kw_only=True):
+    """A time in which nobody could get a shard's events, from `time` on. `session`: the last that was served."""
+
+    seconds: float | None = None
+    """How long, until the next READY or RESUMED; None while it lasts."""
 
 
 class RestRequest(Record, kw_only=True):

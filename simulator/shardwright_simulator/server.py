@@ -18,6 +18,7 @@ from typing import Any, cast
 from websockets.exceptions import InvalidHandshake
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request as HandshakeRequest
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from shardwright_simulator.connection import Connection, Handshake
@@ -143,10 +144,10 @@ class Peer(asyncio.Protocol):
                 return
             self._write(piece)
             await asyncio.sleep(0)
-        if keep:
-            self._transport.resume_reading()
-        else:
+        if not keep:
             self._close_transport()
+        elif not self._transport.is_closing():
+            self._transport.resume_reading()
 
     # Websocket
 
@@ -208,9 +209,9 @@ class Peer(asyncio.Protocol):
             self._close_transport()
 
     def perform(self, outputs: list[Output]) -> None:
-        """Do what the core wants done on this connection."""
+        """Do what the core wants done on this connection, unless its client has closed it in the same read."""
         wire, connection = self._wire, self._connection
-        if wire is None or connection is None or self._gone:
+        if wire is None or connection is None or self._gone or not self._is_open():
             return
         wire.payload_compression = connection.payload_compression
         pending: list[bytes] = []
@@ -226,6 +227,11 @@ class Peer(asyncio.Protocol):
             self._close_transport()
         self._check_backlog(connection)
 
+    def _is_open(self) -> bool:
+        """Whether anything can still be written: a transport of uvloop that is closed takes no call at all."""
+        is_open = self._protocol is not None and self._protocol.state is State.OPEN
+        return is_open and not self._transport.is_closing()
+
     def _perform_last(self, output: Close | Abort | StopReading) -> None:
         if isinstance(output, StopReading):
             self._transport.pause_reading()
@@ -237,6 +243,8 @@ class Peer(asyncio.Protocol):
             asyncio.get_running_loop().call_later(CLOSE_PATIENCE, self._transport.abort)
 
     def _check_backlog(self, connection: Connection) -> None:
+        if self._transport.is_closing():
+            return
         waiting = self._transport.get_write_buffer_size()
         if waiting > self._server.gateway.options.write_limit:
             self._server.gateway.note(connection, "slow-client", f"{waiting} bytes were left unread")
@@ -245,7 +253,11 @@ class Peer(asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         if data:
-            self._outward.push(lambda: self._transport.write(data))
+            self._outward.push(lambda: self._write_now(data))
+
+    def _write_now(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def _close_transport(self) -> None:
         self._outward.push(self._transport.close)

@@ -85,6 +85,11 @@ class Session:
         """Count the events in the replay buffer."""
         return len(self._replay)
 
+    @property
+    def served(self) -> bool:
+        """Whether somebody gets its events now."""
+        return any(connection.listening for connection in self.receivers)
+
     def wants(self, t: str, *, direct: bool) -> bool:
         """Whether the intents let an event through; names that the docs do not know always pass."""
         return t in visible_events(self.intents, direct=direct) or t not in EVENT_NAMES
@@ -94,10 +99,18 @@ class Session:
         self.seq += 1
         return self.seq
 
+    def limit(self, events: int) -> None:
+        """Change the size of the replay buffer."""
+        self._limit = events
+        self._shrink()
+
     def remember(self, seq: int, parts: Parts) -> None:
         """Keep an event for a replay; a full buffer lets the oldest go."""
         self._replay.append((seq, parts))
-        if len(self._replay) > self._limit:
+        self._shrink()
+
+    def _shrink(self) -> None:
+        while len(self._replay) > self._limit:
             self._lost_through = self._replay.popleft()[0]
 
     def trim(self, seq: int) -> None:

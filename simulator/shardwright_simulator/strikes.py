@@ -42,8 +42,8 @@ def _invalidate(gateway: Gateway, fault: Fault, connection: Connection) -> None:
     gateway.invalidate(connection, resumable=fault.resumable)
 
 
-def _silence(_: Gateway, __: Fault, connection: Connection) -> None:
-    connection.muted = True
+def _silence(gateway: Gateway, _: Fault, connection: Connection) -> None:
+    gateway.mute(connection)
 
 
 def _close(gateway: Gateway, fault: Fault, connection: Connection) -> None:
@@ -143,7 +143,7 @@ def answer(gateway: Gateway, connection: Connection, say: Callable[[], None]) ->
     if fault is None:
         say()
     elif fault.action is Action.SILENT:
-        connection.muted = True
+        gateway.mute(connection)
         say()
     elif fault.delay is not None:
         connection.later(gateway.timers.at(gateway.clock() + fault.delay, say))

@@ -130,3 +130,38 @@ async def test_two_live_connections_of_a_session_are_told(open_client):
         overlap = await sim.wait_for(lambda: next((o for o in sim.control.overlaps() if o.seconds is not None), None))
         assert overlap.ended_by == "old"
         assert overlap.seconds < 5
+
+
+def client_frame(opcode, payload):
+    """A masked frame with a mask of zeros (RFC 6455, 5.2)."""
+    return bytes([0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+@pytest.mark.parametrize("latency", [0.0, 0.05])
+async def test_a_heartbeat_and_a_close_in_one_read(open_client, latency):
+    """The acknowledgement has nowhere to go any more, and the session is kept all the same."""
+    errors = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    async with Simulator(options=Options(latency=(latency, latency))) as sim, open_client(sim.gateway_url) as client:
+        await client.identify(sim)
+        beat = client_frame(1, b'{"op":1,"d":null}')
+        client.socket.transport.write(beat + client_frame(8, (4000).to_bytes(2)))
+        await sim.wait_for(lambda: not sim.control.connections())
+        await asyncio.wait_for(client.socket.wait_closed(), 20)
+        assert client.socket.close_code in {1006, 4000}
+        assert len(sim.control.sessions()) == 1
+    assert errors == []
+
+
+async def test_what_is_delayed_for_a_connection_that_is_gone_goes_nowhere(open_client):
+    errors = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    async with Simulator(options=Options(latency=(0.02, 0.02))) as sim:
+        async with open_client(sim.gateway_url) as client:
+            await client.identify(sim)
+            sim.control.set_options(latency=(0.2, 0.2))
+            sim.control.start_load(LoadSpec(rate=500, count=100))
+            await sim.wait_for(lambda: sim.control.state().ledger.entries > 50)
+            client.socket.transport.abort()
+        await sim.wait_for(lambda: not sim.control.connections())
+    assert errors == []

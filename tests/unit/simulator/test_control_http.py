@@ -30,7 +30,7 @@ def http(world):
 
 @pytest.mark.parametrize("path", [
     "state", "options", "bots", "bots/1000000000000000001", "sessions", "connections", "identifies", "resumes",
-    "overlaps", "requests", "violations", "violations?severity=all", "violations?severity=note&after=3&bot=1", "ledger",
+    "overlaps", "silences?after=2&bot=1", "requests", "violations", "violations?severity=all", "violations?severity=note&after=3&bot=1", "ledger",
     "ledger?bot=1&session=2&after=3&limit=4", "loads", "faults", "state/",
 ])  # fmt: skip
 def test_what_can_be_asked(http, path):
@@ -134,3 +134,20 @@ def test_state_tells_all_at_a_glance(make_world):
     state = Http(world)("GET", "state")[1]
     assert (state["connections"], state["sessions"], len(state["bots"])) == (1, 1, 2)
     assert state["bots"][0]["sessions"] == 1
+
+
+def test_the_replay_buffer_of_a_session_that_lives_can_be_made_smaller(http, world):
+    world.ready()
+    assert http("PATCH", "bots/1000000000000000001", {"replay_limit": 1})[0] == 200
+    (session,) = world.control.sessions()
+    assert session.buffered == 1
+    again = world.connect()
+    again.resume(session.id, 1)
+    assert again.ops[-1] == 9
+
+
+@pytest.mark.parametrize("change", [{"session_ttl": 2}, {"on_resume": "keep"}, {"trim_by_heartbeat": True}])
+def test_what_the_next_fault_needs_can_be_set_while_sessions_live(http, change):
+    code, options = http("PATCH", "options", change)
+    assert code == 200
+    assert change.items() <= options.items()
