@@ -19,7 +19,7 @@ MAX_GATEWAY_NAME: Final = 40
 TOKEN_FILE: Final = "/var/run/secrets/shardwright.dev/token/token"  # noqa: S105 - a path
 """Where the bot's token is mounted in a shard pod."""
 STATE_DIR: Final = "/var/lib/shardwright"
-"""The pod's own `emptyDir`: it outlives the container."""
+"""The pod's `emptyDir`, which outlives the container, or the range's claim, which outlives the pod."""
 HTTP_PORT: Final = 8080
 """Port of `/healthz`, `/readyz` and `/metrics` in shard pods and operator."""
 
@@ -32,6 +32,11 @@ def range_name(gateway: str, shard_range: Range) -> str:
 def pod_name(range_: str, range_uid: str, incarnation: int) -> str:
     """Name a shard pod: a new name for each incarnation, and for each re-creation of its ShardRange."""
     return f"{range_}-{range_uid[:8]}-{incarnation}"
+
+
+def claim_name(range_: str) -> str:
+    """Name the PersistentVolumeClaim of a range's spool."""
+    return f"{range_}-spool"
 
 
 def lease_name(bot_id: str, bucket: int) -> str:

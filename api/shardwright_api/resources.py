@@ -292,12 +292,12 @@ class ShardState(StrEnum):
 
 
 class Gap(Model, frozen=True):
-    """A session that ended with events still to come: what was its last, and when. Told before the next READY."""
+    """A session that ended with events still to come: the last that every sink has. Told before the next READY."""
 
     session: str
     seq: int
-    time: str
-    """RFC 3339: when the last event was received."""
+    time: str | None = None
+    """RFC 3339: no later than when that event was received; None: not known."""
 
 
 class ShardStatus(Model, frozen=True):
@@ -312,6 +312,8 @@ class ShardStatus(Model, frozen=True):
     session: str | None = None
     url: str | None = None
     seq: int | None = None
+    seq_time: str | None = None
+    """RFC 3339: no later than when `seq` was received."""
     intents: int | None = None
     compression: Compression | None = None
     guilds: int = 0

@@ -51,7 +51,8 @@ WORKERS: Final = 16
 _GATEWAY_PACE: Final = 1.0
 _BOT_PACE: Final = 0.5
 _TICK: Final = 0.5
-_RESYNC: Final = 300.0
+_RESYNC: Final = 60.0
+"""Seconds between two full lists: what kopf missed is seen after that at the latest."""
 _SWEEP: Final = 3600.0
 _LOOP_PATIENCE: Final = 30.0
 _WATCH_PATIENCE: Final = 300.0
@@ -106,7 +107,7 @@ class Operator:
         made = metrics.registry(self._store, gauges=self._levels, counters=self._counts, actions=self._actions)
         server = HttpServer(
             health=self._trouble,
-            readiness=lambda: "" if self._synced else "the caches are not filled yet",
+            readiness=self._not_ready,
             metrics=lambda: metrics.render(made),
             content_type=metrics.CONTENT_TYPE,
         )
@@ -181,6 +182,12 @@ class Operator:
         if self._synced and any(now - watch.last_try > _WATCH_PATIENCE for watch in self._watches):
             return "a watch neither hears anything nor reconnects"
         return ""
+
+    def _not_ready(self) -> str:
+        """Say why the operator does not do its work, or only late."""
+        if self._edge is not None and self._edge.failing():
+            return "kopf fails again and again: changes are seen by full lists alone"
+        return "" if self._synced else "the caches are not filled yet"
 
     def _levels(self) -> dict[str, float]:
         return {

@@ -13,6 +13,7 @@ from shardwright_operator import parking
 from shardwright_operator.actions import PatchRange
 from shardwright_operator.asker import NOT_ASKED, Answer, Asker, Verdict
 from shardwright_operator.discord_rest import Question
+from shardwright_operator.errors import ConflictError, NotFoundError, OperatorError
 from shardwright_operator.executor import Executor
 from shardwright_operator.gateway_controller import question_of
 from shardwright_operator.keys import BotKey, GatewayKey, Key, RangeKey
@@ -137,6 +138,7 @@ class BotController:
             paced_for=self._paces.wait(key, now),
             one_at_a_time=one_at_a_time(self._paces.count(key)),
             quiet_for=store.quiet_for(key),
+            unsettled=store.unsettled(key),
         )
         if cause is None:
             return budget
@@ -159,15 +161,22 @@ class BotController:
 
     async def _hand_out(self, plan: BotPlan) -> None:
         """Raise grants one by one, in the plan's order; what one range does not get leaves the others theirs."""
+        failure: OperatorError | None = None
         for grant in plan.grants:
+            try:
+                await self._executor.run([raise_grant(grant)])
+            except (ConflictError, NotFoundError) as error:
+                failure = error
+                continue
             if grant.paced:
                 self._paces.note(range_key(grant.budget.shard_range), self._memory.clock())
-            await self._executor.run([raise_grant(grant)])
             log.info(
                 "granted %d identifies",
                 grant.number,
                 extra={"range": grant.budget.shard_range.metadata.name, "paced": grant.paced},
             )
+        if failure is not None:
+            raise failure
 
     def _again_after(self, plan: BotPlan, questions: list[tuple[GatewayKey, Question]]) -> float:
         waits = [wait for _, question in questions if (wait := self._asker.wait(question)) > 0]

@@ -53,17 +53,22 @@ class Reason(StrEnum):
     NOT_TRIED_YET = "NotTriedYet"
     AVAILABLE = "Available"
     EXHAUSTED = "BudgetExhausted"
+    OVERDRAWN = "BudgetOverdrawn"
     # Progressing
     COMPLETE = "Complete"
     ROLLING_OUT = "RollingOut"
     POD_REFUSED = "PodRefused"
     HAND_OVER_FAILED = "HandOverFailed"
     HAND_OVER_STALLED = "HandOverStalled"
-    REIDENTIFY_NOT_SUPPORTED = "ReidentifyNotSupported"
+    HAND_OVER_WAITS = "HandOverWaits"
+    RENEWAL_REFUSED = "RenewalRefused"
+    PAUSED = "Paused"
     # Degraded
     AS_EXPECTED = "AsExpected"
     RESHARDING_NOT_SUPPORTED = "ReshardingNotSupported"
     SHARDS_NOT_READY = "ShardsNotReady"
+    CHILD_REFUSED = "ChildRefused"
+    GAPS_UNTOLD = "GapsUntold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +86,14 @@ class Facts:
     """What the gateway's planner found out beyond what was observed.
 
     `expected`: how many ranges the layout has; 0 before it is known. `reshard`: what is asked of the layout and refused.
-    `outdated`: ranges that run an older revision. `old_identity`: ranges that keep the intents they identified with.
+    `outdated`: ranges that run an older revision. `shortfall`: by how much a re-identify rollout exceeds the budget.
     `failed`: ranges that went back from the wanted revision.
     """
 
     expected: int = 0
     reshard: str = ""
     outdated: int = 0
-    old_identity: int = 0
+    shortfall: str = ""
     failed: frozenset[RangeKey] = frozenset()
 
 
@@ -172,12 +177,18 @@ def sinks_available(seen: GatewayObserved) -> Said:
     return Said(kind, TRUE, Reason.AVAILABLE, "all sinks take events")
 
 
-def identify_budget(seen: GatewayObserved) -> Said:
+def identify_budget(seen: GatewayObserved, facts: Facts) -> Said:
     """Judge whether there are identifies for all shards that need one."""
     kind, budget = ConditionType.IDENTIFY_BUDGET, seen.budget
     if budget is None:
         return Said(kind, UNKNOWN, Reason.NOT_ASKED_YET, "Discord has not been asked yet")
     left = f"{budget.reserve} of {budget.total} are held in reserve; the budget is full again at {budget.reset_time}"
+    if budget.held:
+        ranges = f"{len(budget.held)} ranges are on hold"
+        message = f"{ranges}: identifies were spent elsewhere, and {budget.remaining} are left; {left}"
+        return Said(kind, FALSE, Reason.OVERDRAWN, message)
+    if facts.shortfall:
+        return Said(kind, FALSE, Reason.EXHAUSTED, facts.shortfall)
     if budget.short:
         message = f"{budget.short} more identifies are needed than may be granted today: {left}"
         return Said(kind, FALSE, Reason.EXHAUSTED, message)
@@ -193,14 +204,13 @@ def progressing(seen: GatewayObserved, facts: Facts) -> Said:
     stuck = _stuck(seen, facts)
     if stuck is not None:
         return Said(kind, FALSE, *stuck)
-    if facts.outdated:
-        return Said(kind, TRUE, Reason.ROLLING_OUT, f"{facts.outdated} of {facts.expected} ranges are still to change")
-    if facts.old_identity:
-        message = (
-            f"{facts.old_identity} ranges keep the intents, presence and large threshold that they identified with:"
-            " re-identify rollouts are not supported yet"
-        )
-        return Said(kind, FALSE, Reason.REIDENTIFY_NOT_SUPPORTED, message)
+    if seen.waiting:
+        key, why = min(seen.waiting.items())
+        return Said(kind, TRUE, Reason.HAND_OVER_WAITS, f"the hand-over of ShardRange {key.name} waits: {why}")
+    if facts.outdated or totals.renewing:
+        sessions = f"; {totals.renewals} sessions are to be renewed" if totals.renewals else ""
+        message = f"{facts.outdated} of {facts.expected} ranges are still to change{sessions}"
+        return Said(kind, TRUE, Reason.ROLLING_OUT, message)
     if totals.moving or len(totals.members) < facts.expected or not facts.expected:
         return Said(kind, TRUE, Reason.STARTING, f"{totals.ready_ranges} of {facts.expected} ranges are ready")
     return Said(kind, TRUE, Reason.COMPLETE, f"{len(totals.members)} ranges run the wanted revision")
@@ -208,15 +218,30 @@ def progressing(seen: GatewayObserved, facts: Facts) -> Said:
 
 def _stuck(seen: GatewayObserved, facts: Facts) -> tuple[str, str] | None:
     """Say why what is under way does not get on, if it does not."""
-    if seen.troubles:
-        key, trouble = min(seen.troubles.items())
-        return Reason.POD_REFUSED, f"the pod of ShardRange {key.name} cannot be made: {trouble}"
+    if seen.gateway.spec.paused:
+        return Reason.PAUSED, "spec.paused keeps the operator from doing anything but report"
+    refused = _refused_pod(seen)
+    if refused is not None:
+        return refused
     if facts.failed:
         where = f"the new revision did not come up on {_names(facts.failed)}, which went back to the old one"
         return Reason.HAND_OVER_FAILED, f"{where}; correct the spec"
     if seen.stalled:
         return Reason.HAND_OVER_STALLED, f"the new pods of {_names(seen.stalled)} do not get ready to take over"
-    return None
+    renewal = _refused_renewal(seen)
+    if renewal:
+        return Reason.RENEWAL_REFUSED, renewal
+    return (Reason.WAITING_FOR_BUDGET, facts.shortfall) if facts.shortfall else None
+
+
+def _refused_renewal(seen: GatewayObserved) -> str:
+    """Say where Discord refuses to renew a session, if it does."""
+    found = next(((key, one) for key, one in sorted(seen.totals.parked.items()) if one.renewal), None)
+    if found is None:
+        return ""
+    key, parked = found
+    where = f"shard {parked.shard} of ShardRange {key.name}"
+    return f"Discord refuses ({parked.code}) to renew {where}; the old sessions go on until the spec changes"
 
 
 def _names(keys: frozenset[RangeKey]) -> str:
@@ -229,13 +254,37 @@ def degraded(seen: GatewayObserved, facts: Facts) -> Said:
     if facts.reshard:
         message = f"{facts.reshard}; resharding is not supported yet, the running layout stays"
         return Said(kind, TRUE, Reason.RESHARDING_NOT_SUPPORTED, message)
-    if totals.parked:
-        key, parked = min(totals.parked.items())
-        message = f"Discord refuses shard {parked.shard} ({parked.code}) of ShardRange {key.name}"
-        return Said(kind, TRUE, Reason.REFUSED, message)
+    refused = _refused_by_discord(seen) or _refused_by_cluster(seen)
+    if refused is not None:
+        return Said(kind, TRUE, *refused)
     if seen.down and was_ready(seen.gateway.status):
         return Said(kind, TRUE, Reason.SHARDS_NOT_READY, not_ready_message(seen))
+    if totals.gaps:
+        message = f"{totals.gaps} shards lost a session with events still to come, and the sinks are not told yet"
+        return Said(kind, TRUE, Reason.GAPS_UNTOLD, message)
     return Said(kind, FALSE, Reason.AS_EXPECTED, "nothing is wrong")
+
+
+def _refused_by_discord(seen: GatewayObserved) -> tuple[str, str] | None:
+    stuck = seen.totals.stuck
+    if stuck:
+        key, parked = min(stuck.items())
+        return Reason.REFUSED, f"Discord refuses shard {parked.shard} ({parked.code}) of ShardRange {key.name}"
+    renewal = _refused_renewal(seen)
+    return (Reason.RENEWAL_REFUSED, renewal) if renewal else None
+
+
+def _refused_by_cluster(seen: GatewayObserved) -> tuple[str, str] | None:
+    if seen.trouble:
+        return Reason.CHILD_REFUSED, f"what the pods need cannot be made: {seen.trouble}"
+    return _refused_pod(seen)
+
+
+def _refused_pod(seen: GatewayObserved) -> tuple[str, str] | None:
+    if not seen.troubles:
+        return None
+    key, trouble = min(seen.troubles.items())
+    return Reason.POD_REFUSED, f"the pod of ShardRange {key.name} cannot be made: {trouble}"
 
 
 def was_ready(status: GatewayStatus) -> bool:
@@ -287,7 +336,8 @@ def _token(judged: _Judged) -> tuple[str, str] | None:
 
 
 def _intents(judged: _Judged) -> tuple[str, str] | None:
-    return (judged.intents.reason, judged.intents.message) if judged.intents.status == FALSE else None
+    refused = judged.intents.status == FALSE and judged.seen.totals.stuck
+    return (judged.intents.reason, judged.intents.message) if refused else None
 
 
 _APPLY_ANEW: Final = " delete the DiscordGateway and apply it with spec.shards.count {}"
@@ -306,9 +356,10 @@ _REFUSALS: Final = {
 
 
 def _refused(judged: _Judged) -> tuple[str, str] | None:
-    if not judged.seen.totals.parked:
+    stuck = judged.seen.totals.stuck
+    if not stuck:
         return None
-    key, parked = min(judged.seen.totals.parked.items())
+    key, parked = min(stuck.items())
     total = judged.seen.ranges[key].spec.total
     fallback = (Reason.REFUSED, f"Discord refuses shard {parked.shard} ({parked.code}): {parked.message}")
     known = {int(code): text for code, text in _REFUSALS.items()}
@@ -332,7 +383,8 @@ def _on_hold(judged: _Judged) -> tuple[str, str] | None:
 
 
 def _budget(judged: _Judged) -> tuple[str, str] | None:
-    return (Reason.WAITING_FOR_BUDGET, judged.budget.message) if judged.budget.status == FALSE else None
+    lacking = judged.budget.status == FALSE and judged.seen.totals.need > 0
+    return (Reason.WAITING_FOR_BUDGET, judged.budget.message) if lacking else None
 
 
 def _shards(judged: _Judged) -> tuple[str, str] | None:
@@ -375,7 +427,7 @@ def ready(judged: _Judged) -> Said:
 
 def judge(seen: GatewayObserved, facts: Facts) -> tuple[Said, ...]:
     """Give all conditions."""
-    token, budget = _stands(seen, token_valid(seen)), _stands(seen, identify_budget(seen))
+    token, budget = _stands(seen, token_valid(seen)), _stands(seen, identify_budget(seen, facts))
     intents, sinks = intents_allowed(seen), sinks_available(seen)
     verdict = ready(_Judged(seen, facts, token, intents, sinks, budget))
     return (verdict, progressing(seen, facts), degraded(seen, facts), token, intents, sinks, budget)

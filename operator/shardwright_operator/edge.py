@@ -38,6 +38,8 @@ _DOMAIN: Final = "shardwright.dev"
 _DELETED: Final = "DELETED"
 _SERVER_SECONDS: Final = (270, 300)
 _HEALTHY_SECONDS: Final = 60.0
+_FAILING: Final = 3
+"""So many failures in a row are no mishap any more."""
 _STOP_SECONDS: Final = 8.0
 
 
@@ -83,6 +85,8 @@ class Edge:
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
+        self._started = time.monotonic()
+        self._failing = False
         self.restarts = 0
 
     def start(self) -> None:
@@ -92,6 +96,10 @@ class Edge:
     def alive(self) -> bool:
         """Say whether the thread runs."""
         return self._thread.is_alive()
+
+    def failing(self) -> bool:
+        """Say whether kopf has failed again and again, and has not run for a while since."""
+        return self._failing and time.monotonic() - self._started < _HEALTHY_SECONDS
 
     async def stop(self) -> None:
         """Stop kopf, and wait for it some seconds."""
@@ -103,15 +111,20 @@ class Edge:
     def _run(self) -> None:
         failures = 0
         while not self._stop.is_set():
-            started = time.monotonic()
+            self._started = time.monotonic()
+            failure: object = "it returned"
             try:
                 asyncio.run(self._operator())
             except Exception as error:  # noqa: BLE001 - whatever kopf raises, it is started anew
-                self.restarts += 1
-                failures = 1 if time.monotonic() - started > _HEALTHY_SECONDS else failures + 1
-                delay = backoff(failures)
-                log.warning("kopf failed, again in %.1f s: %s", delay, error)
-                self._stop.wait(delay)
+                failure = error
+            if self._stop.is_set():
+                return
+            self.restarts += 1
+            failures = 1 if time.monotonic() - self._started > _HEALTHY_SECONDS else failures + 1
+            self._failing = failures > _FAILING
+            delay = backoff(failures)
+            log.warning("kopf failed, again in %.1f s: %s", delay, failure)
+            self._stop.wait(delay)
 
     def _operator(self) -> Coroutine[None, None, None]:
         namespaces = self._settings.namespaces

@@ -6,6 +6,7 @@
         - `InvalidError` (400, 422): trying again never helps
         - `ThrottledError` (429) and `ServerError` (5xx): trying again helps
     - `ApiUnreachableError`: the Kubernetes API did not answer
+    - `UnreadableError`: an object of the API server does not fit what the operator expects of its kind
     - `DiscordError`
         - `TokenRejectedError`: Discord answered 401; never asked again with the same token
         - `DiscordUnavailableError`: no answer, or one to wait for; `retry_after` in seconds where Discord said so
@@ -61,6 +62,10 @@ class ServerError(ApiError):
 
 class ApiUnreachableError(OperatorError):
     """The Kubernetes API did not answer."""
+
+
+class UnreadableError(OperatorError):
+    """An object that cannot be decoded."""
 
 
 class DiscordError(OperatorError):

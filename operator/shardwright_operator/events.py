@@ -42,6 +42,8 @@ class EventReason(StrEnum):
     """A new pod did not come up in time: its predecessor was told to take over again."""
     SHARD_PARKED = "ShardParked"
     """Discord answered with a code after which trying again never helps."""
+    SESSION_LOST = "SessionLost"
+    """A session ended with events still to come: the sinks are told of the gap."""
     READY = "Ready"
     """All shards are READY."""
     NOT_READY = "NotReady"

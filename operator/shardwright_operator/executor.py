@@ -11,18 +11,19 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
 
 from shardwright_api.resources import DiscordGateway, ShardRange, to_wire
 from shardwright_operator.actions import Action, Announce, Apply, Batch, Create, DeletePod, PatchRange, WriteStatus
-from shardwright_operator.errors import ConflictError, NotFoundError
+from shardwright_operator.errors import ConflictError, InvalidError, NotFoundError, UnreadableError
 from shardwright_operator.events import EventWriter
-from shardwright_operator.kube import GATEWAYS, PODS, RANGES, Kube, Resource
+from shardwright_operator.kube import CLAIMS, GATEWAYS, PODS, RANGES, Kube, Resource
 from shardwright_operator.revision import merge_diff
 from shardwright_operator.store import Store
-from shardwright_operator.views import Pod, range_key
+from shardwright_operator.views import Named, Pod, owner_uid, range_key
 
 log = logging.getLogger(__name__)
 
@@ -79,15 +80,20 @@ class Executor:
             raw = await self._kube.create(action.resource, namespace, action.body)
         except ConflictError:
             raw = await self._kube.get(action.resource, namespace, action.body["metadata"]["name"])
+            if action.resource is CLAIMS:
+                _check_owner(raw, action.body)
         else:
             log.info("created %s %s/%s", action.resource.kind, namespace, action.body["metadata"]["name"])
         self._remember(action.resource, raw)
 
     def _remember(self, resource: Resource, raw: bytes) -> None:
-        if resource is RANGES:
-            self._store.put_range(msgspec.json.decode(raw, type=ShardRange))
-        elif resource is PODS:
-            self._store.put_pod(msgspec.json.decode(raw, type=Pod))
+        try:
+            if resource is RANGES:
+                self._store.put_range(msgspec.json.decode(raw, type=ShardRange))
+            elif resource is PODS:
+                self._store.put_pod(msgspec.json.decode(raw, type=Pod))
+        except msgspec.ValidationError as error:
+            raise UnreadableError(f"a {resource.kind} cannot be read: {error}") from error
 
     async def _patch_range(self, action: PatchRange) -> None:
         meta = action.base.metadata
@@ -135,6 +141,14 @@ class Executor:
 
 def _namespace(body: Mapping[str, Any]) -> str:
     return str(body["metadata"]["namespace"])
+
+
+def _check_owner(raw: bytes, wanted: Mapping[str, Any]) -> None:
+    """Refuse a claim that another ShardRange left behind, or that is on its way out: its pod would wait for ever."""
+    found, owner = msgspec.json.decode(raw, type=Named).metadata, wanted["metadata"]["ownerReferences"][0]["uid"]
+    if found.deletion_timestamp is not None or owner_uid(found) != owner:
+        message = f"PersistentVolumeClaim {found.name} belongs to another ShardRange, or is being deleted"
+        raise InvalidError(HTTPStatus.CONFLICT, "NotOurs", message)
 
 
 def _range_patch(action: PatchRange) -> dict[str, Any]:

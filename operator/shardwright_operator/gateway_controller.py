@@ -16,16 +16,18 @@ from shardwright_operator.actions import WriteStatus
 from shardwright_operator.asker import NOT_ASKED, Answer, Asker, rfc3339, utc_now
 from shardwright_operator.conditions import FALSE, TRUE, Reason, Said
 from shardwright_operator.discord_rest import Question
+from shardwright_operator.errors import ForbiddenError, InvalidError, UnreadableError
 from shardwright_operator.executor import Executor
 from shardwright_operator.keys import BotKey, GatewayKey, Key, RangeKey
 from shardwright_operator.kube import LEASES, Kube
-from shardwright_operator.memory import Memory, Standing
+from shardwright_operator.memory import Memory, Standing, note
 from shardwright_operator.observed import GatewayObserved, Wanted
 from shardwright_operator.plan_gateway import GatewayPlan, plan_gateway
 from shardwright_operator.secret_reader import HURRIED, PATIENT, SecretReader
 from shardwright_operator.settings import Settings
 from shardwright_operator.status import GAUGE_SECONDS
 from shardwright_operator.store import Store
+from shardwright_operator.sums import GatewayTotals
 from shardwright_operator.tokens import TokenState
 from shardwright_operator.views import LeaseList, gateway_key
 
@@ -97,10 +99,21 @@ class GatewayController:
         seen = await self._observe(key, gateway, token)
         plan = plan_gateway(seen)
         self._tell(key, seen, plan)
-        await self._executor.run(plan.actions)
+        await self._run(key, plan)
         self._note(gateway, seen, plan)
         brief = len(seen.down) < len(seen.totals.not_up)
         return min(plan.again_after, 1.0) if brief else plan.again_after
+
+    async def _run(self, key: GatewayKey, plan: GatewayPlan) -> None:
+        """Do it, and say so in the status where the API server refuses it for good."""
+        trouble = ""
+        try:
+            await self._executor.run(plan.actions)
+        except (InvalidError, ForbiddenError, UnreadableError) as error:
+            trouble = str(error)
+            raise
+        finally:
+            note(self._memory.child_troubles, key, trouble)
 
     def _forget(self, key: GatewayKey) -> None:
         self._memory.forget_gateway(key)
@@ -134,7 +147,10 @@ class GatewayController:
             budget=self._memory.budgets.get(key),
             down=self._down(uid, now),
             stalled=self._memory.stalled_of(key),
-            troubles={one: text for one, text in self._memory.troubles.items() if one in store.totals(uid).members},
+            handed_over=self._memory.handed_over_of(key),
+            waiting=_of_members(self._memory.waiting, store.totals(uid)),
+            troubles=_of_members(self._memory.troubles, store.totals(uid)),
+            trouble=self._memory.child_troubles.get(key, ""),
             default_image=self._settings.shard_image,
             pull_policy=self._settings.pull_policy,
             blamed_version=self._secrets.blamed(key).version,
@@ -217,6 +233,10 @@ class GatewayController:
             self._gauges_at[uid] = now
 
 
+def _of_members(notes: dict[RangeKey, str], totals: GatewayTotals) -> dict[RangeKey, str]:
+    return {key: text for key, text in notes.items() if key in totals.members}
+
+
 def _essence(wanted: Wanted) -> tuple[object, ...]:
     """Give what ranges and bot need to know: not the status, which changes all the time."""
     meta = wanted.gateway.metadata
@@ -234,10 +254,10 @@ def _essence(wanted: Wanted) -> tuple[object, ...]:
 
 def _standing(seen: GatewayObserved, said: tuple[Said, ...]) -> Standing:
     token = next(one for one in said if one.type is ConditionType.TOKEN_VALID)
-    ours = seen.rival is None and seen.gateway.metadata.deletion_timestamp is None
+    spec, ours = seen.gateway.spec, seen.rival is None and seen.gateway.metadata.deletion_timestamp is None
     return Standing(
         token_fine=token.status != FALSE,
         askable=ours and seen.token.token is not None and token.reason != Reason.BOT_CHANGED,
-        eligible=ours and token.status == TRUE and not seen.gateway.spec.identify.hold,
+        eligible=ours and token.status == TRUE and not spec.identify.hold and not spec.paused,
         fingerprint=seen.token.token.fingerprint if seen.token.token is not None else "",
     )

@@ -33,6 +33,9 @@ Query = Mapping[str, str | int]
 _OK: Final = range(200, 300)
 _MERGE_PATCH: Final = "application/merge-patch+json"
 _APPLY_PATCH: Final = "application/apply-patch+yaml"
+_NAMESPACE_GOES: Final = "NamespaceTerminating"
+_GOING_SECONDS: Final = 60.0
+"""Seconds until something is tried again in a namespace that is being deleted."""
 _WATCH_SECONDS: Final = 290
 _WATCH_SILENCE: Final = 75.0
 """Bookmarks come every minute: a watch that is silent for longer is dead."""
@@ -61,6 +64,7 @@ class Resource(NamedTuple):
 GATEWAYS: Final = Resource(GROUP, VERSION, "discordgateways", "DiscordGateway")
 RANGES: Final = Resource(GROUP, VERSION, "shardranges", "ShardRange")
 PODS: Final = Resource("", "v1", "pods", "Pod")
+CLAIMS: Final = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 NODES: Final = Resource("", "v1", "nodes", "Node")
 SECRETS: Final = Resource("", "v1", "secrets", "Secret")
 SERVICE_ACCOUNTS: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount")
@@ -107,11 +111,24 @@ class Kube(Protocol):
         ...
 
 
+class _Cause(msgspec.Struct, frozen=True):
+    """One of the causes of a failure."""
+
+    reason: str = ""
+
+
+class _Details(msgspec.Struct, frozen=True):
+    """What a failure is about."""
+
+    causes: tuple[_Cause, ...] = ()
+
+
 class _Status(msgspec.Struct, frozen=True):
     """Kubernetes' `Status`, as far as errors need it."""
 
     message: str = ""
     reason: str = ""
+    details: _Details = _Details()
 
 
 async def load_configuration(kubeconfig: str) -> Configuration:
@@ -248,6 +265,8 @@ def _failure(response: aiohttp.ClientResponse, raw: bytes) -> Exception:
         status = msgspec.json.decode(raw, type=_Status)
     except msgspec.DecodeError:
         status = _Status(message=raw[:200].decode(errors="replace"))
-    retry_after = response.headers.get("Retry-After", "")
-    reason = status.reason or response.reason or ""
-    return api_error(response.status, reason, status.message, float(retry_after) if retry_after.isdecimal() else None)
+    header = response.headers.get("Retry-After", "")
+    retry_after = float(header) if header.isdecimal() else None
+    if any(cause.reason == _NAMESPACE_GOES for cause in status.details.causes):
+        retry_after = _GOING_SECONDS
+    return api_error(response.status, status.reason or response.reason or "", status.message, retry_after)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -68,8 +69,10 @@ class Lists:
             await self.read_nodes()
         for namespace in self._namespaces:
             bodies, version = await read_all(self._kube, GATEWAYS, GatewayList, namespace)
-            gateways = filter(None, (decode(DiscordGateway, body) for body in bodies))
-            self._store.all_gateways(gateways, namespace, version)
+            gateways = [decode(DiscordGateway, body) for body in bodies]
+            pairs = zip(bodies, gateways, strict=True)
+            unreadable = {body["metadata"]["uid"] for body, gateway in pairs if gateway is None}
+            self._store.all_gateways(filter(None, gateways), namespace, version, unreadable)
             pods, version = await read_all(self._kube, PODS, PodList, namespace, OURS)
             self._store.all_pods(pods, namespace, version)
 
@@ -77,7 +80,9 @@ class Lists:
         """Read the nodes; say whether the operator may."""
         try:
             nodes, version = await read_all(self._kube, NODES, NodeList, "")
-        except ForbiddenError:
+        except ForbiddenError as error:
+            if error.status == HTTPStatus.UNAUTHORIZED:  # who we are is not known yet: that says nothing of our rights
+                raise
             log.info("no right to list Nodes: lost nodes are only seen when their pods are deleted")
             return False
         self._store.all_nodes(nodes, version)

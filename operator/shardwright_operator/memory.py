@@ -10,11 +10,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from shardwright_operator.keys import GatewayKey, RangeKey
 from shardwright_operator.observed import BudgetVerdict, Wanted
 from shardwright_operator.tokens import Fingerprint
+
+_K = TypeVar("_K", RangeKey, GatewayKey)
 
 _MINUTE: Final = 60.0
 _FENCED_SHARE: Final = 0.05
@@ -103,23 +105,38 @@ class Memory:
         self.budgets: dict[GatewayKey, BudgetVerdict] = {}
         self.stalled: dict[RangeKey, GatewayKey] = {}
         self.troubles: dict[RangeKey, str] = {}
+        self.child_troubles: dict[GatewayKey, str] = {}
+        self.handed_over: dict[RangeKey, GatewayKey] = {}
+        """Ranges in a hand-over because of their node."""
+        self.waiting: dict[RangeKey, str] = {}
+        """What hand-overs wait for before they begin."""
         self.refused_tokens: set[Fingerprint] = set()
         self.fences = FenceLimit()
 
     def forget_gateway(self, key: GatewayKey) -> None:
         """Drop the notes on a gateway that no longer exists."""
-        for notes in (self.wanted, self.standing, self.budgets):
+        for notes in (self.wanted, self.standing, self.budgets, self.child_troubles):
             notes.pop(key, None)
 
-    def note_trouble(self, key: RangeKey, trouble: str) -> bool:
-        """Note why a range's pod is refused, or that it is not any more; say whether that is news."""
-        if self.troubles.get(key, "") == trouble:
-            return False
-        self.troubles[key] = trouble
-        if not trouble:
-            del self.troubles[key]
-        return True
+    def forget_range(self, key: RangeKey) -> None:
+        """Drop the notes on a range that no longer exists."""
+        for notes in (self.stalled, self.troubles, self.handed_over, self.waiting):
+            notes.pop(key, None)
 
     def stalled_of(self, key: GatewayKey) -> frozenset[RangeKey]:
         """List the ranges of a gateway whose new pod does not get ready."""
         return frozenset(one for one, gateway in self.stalled.items() if gateway == key)
+
+    def handed_over_of(self, key: GatewayKey) -> frozenset[RangeKey]:
+        """List the ranges of a gateway that are in a hand-over because of their node."""
+        return frozenset(one for one, gateway in self.handed_over.items() if gateway == key)
+
+
+def note(notes: dict[_K, str], key: _K, text: str) -> bool:
+    """Note a text, or that there is none any more; say whether that is news."""
+    if notes.get(key, "") == text:
+        return False
+    notes[key] = text
+    if not text:
+        del notes[key]
+    return True

@@ -19,7 +19,7 @@ class Wanted:
 
     `secret_version`: the version of the Secret that a pod made now would mount. `blamed_version`: the version that pods
     which Discord refuses now had read, since the kubelet brings a new one to running pods only after a minute or two.
-    `healed`: the token was changed since it was refused, and Discord's HTTP API takes it.
+    `healed`: the token was changed since it was refused, and Discord's HTTP API takes it. `paused`: nothing is done.
     """
 
     gateway: DiscordGateway
@@ -30,13 +30,15 @@ class Wanted:
     secret_version: str = ""
     blamed_version: str = ""
     healed: bool = False
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangeObserved:
     """A range and all that belongs to it. Seconds are the operator's own: for how long it has seen something be so.
 
-    `pods` are those of this very ShardRange. `lost`: UIDs of pods whose node is gone or does not report. `launch_in`:
+    `pods` are those of this very ShardRange. `lost`: UIDs of pods whose node is gone or does not report;
+    `cordoned`: of those whose node takes no new pods. `may_move`: not too many ranges are in a hand-over. `launch_in`:
     seconds until another pod may be made. `released_for`: how long the active pod has had its chance to take over.
     """
 
@@ -46,6 +48,8 @@ class RangeObserved:
     wanted: Wanted
     silent: bool = False
     lost: frozenset[str] = frozenset()
+    cordoned: frozenset[str] = frozenset()
+    may_move: bool = True
     may_fence: bool = True
     launch_in: float = 0.0
     crashed_for: float = 0.0
@@ -54,14 +58,17 @@ class RangeObserved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetVerdict:
-    """What the bot's key says of a gateway's identifies. `short`: those that are needed and cannot be granted yet."""
+    """What the bot's key says of a gateway's identifies.
+
+    `short`: those that are needed and cannot be granted yet. `held`: ranges whose open grants the budget no longer covers.
+    """
 
     total: int
     remaining: int
     reserve: int
     short: int
     reset_time: str
-    canary: bool = False
+    held: frozenset[RangeKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +78,9 @@ class GatewayObserved:
     `ranges` are all ShardRanges that the operator knows, whoever owns them. `rival`: the gateway in another namespace
     to which the bot belongs. `refused`: why Discord's gateway refuses the token, where it does. `down`: ranges that
     are not up, and not just for a moment: Discord makes sessions reconnect all the time. `stalled`: ranges whose
-    new pod does not get ready to take over. `children_due`: the children are to be applied again. `buckets`: those whose
-    Lease exists. `troubles`: why pods of ranges are refused by the API server. `gauges_due`: a minute has passed since the gauges were written.
+    new pod does not get ready to take over. `handed_over`: ranges in a hand-over because of their node. `waiting`: what
+    hand-overs wait for before they begin. `children_due`: the children are to be applied again. `buckets`: those whose
+    Lease exists. `troubles`: why pods of ranges are refused by the API server; `trouble`: why another child is. `gauges_due`: a minute has passed since the gauges were written.
     """
 
     gateway: DiscordGateway
@@ -87,7 +95,10 @@ class GatewayObserved:
     budget: BudgetVerdict | None = None
     down: frozenset[RangeKey] = frozenset()
     stalled: frozenset[RangeKey] = frozenset()
+    handed_over: frozenset[RangeKey] = frozenset()
+    waiting: Mapping[RangeKey, str] = field(default_factory=dict)
     troubles: Mapping[RangeKey, str] = field(default_factory=dict)
+    trouble: str = ""
     default_image: str
     pull_policy: str
     blamed_version: str = ""
@@ -114,8 +125,8 @@ class RangeBudget:
 
     `blocked`: parked, and what caused it has not changed; or its pod knows an old token only. `retry`: parked, the cause has changed, and the pod that
     holds the range knows. `paced_for`: seconds until identifies beyond the first of each shard may be granted again;
-    `one_at_a_time`: the last ones did not last. `quiet_for`: seconds since the range spent an identify
-    whose outcome has not been seen.
+    `one_at_a_time`: the last ones did not last. `unsettled`: identifies that the range spent, and whose outcome has not
+    been seen; `quiet_for`: seconds since it spent the last of these.
     """
 
     shard_range: ShardRange
@@ -125,6 +136,7 @@ class RangeBudget:
     paced_for: float = 0.0
     one_at_a_time: bool = False
     quiet_for: float = float("inf")
+    unsettled: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,13 @@ one before a shard is READY: a wrong token or intent costs one identify.
 Pace. The first identify of each shard is free of it. What a range gets beyond that comes at a pace that doubles while
 the sessions do not last, and at last one at a time: sessions that are lost as fast as they are made cannot eat the day.
 
+Renewals. A range whose identity changed needs one identify for each session that has the old one, under the same rules,
+but free of the pace as long as each one's outcome is seen. Its rows show nothing of an identify that is paid for and waits
+for its bucket, so as many as were spent without an outcome count as under way, for as long as the buckets may take.
+
+Overdrawn. When the budget is spent elsewhere, open grants reach into the reserve. Ranges are then put on hold, the last
+ones first, until what the others may still spend fits again.
+
 Standing grants. When nobody needs anything and there is plenty left, each range keeps one grant open, so that a session
 which Discord drops is replaced even while the operator is away.
 """
@@ -27,13 +34,16 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from shardwright_operator.asker import Verdict
-from shardwright_operator.keys import GatewayKey
+from shardwright_operator.keys import GatewayKey, RangeKey
 from shardwright_operator.observed import BotObserved, BudgetVerdict, GatewayBudget, RangeBudget
+from shardwright_operator.views import range_key
 
 QUIET: Final = 30.0
 """Seconds after a spent identify in which its outcome may still come: it may wait for its bucket."""
 BEFORE_GRANTS: Final = 30.0
 """An answer older than this many seconds is asked for anew before anything is granted."""
+SLOT: Final = 6.0
+"""Seconds that an identify may take in its bucket, for each one before it: `max_concurrency` taken for 1."""
 STALE: Final = 300.0
 """An answer older than this is asked for anew anyway; and where that fails, nothing is granted on it."""
 COMFORT_SHARE: Final = 0.1
@@ -97,8 +107,21 @@ def _lacking(budget: RangeBudget) -> int:
     summary = budget.summary
     if budget.blocked or (summary.parked is not None and not budget.retry):
         return 0
-    need = max(1, summary.need) if budget.retry else summary.need
-    return max(0, need - summary.open)
+    need = summary.need + max(0, summary.renewals - renewals_under_way(budget))
+    return max(0, (max(1, need) if budget.retry else need) - summary.open)
+
+
+def renewals_under_way(budget: RangeBudget) -> int:
+    """Count the renewals that are paid for, and may still wait for their bucket."""
+    summary = budget.summary
+    unsettled = max(0, budget.unsettled - summary.under_way)
+    waiting = budget.quiet_for < QUIET + SLOT * budget.unsettled
+    return min(unsettled, summary.renewals) if waiting else 0
+
+
+def _renews_freely(budget: RangeBudget) -> bool:
+    """Say whether what a range needs is asked for by a change of the spec alone, and all that it spent bore fruit."""
+    return budget.summary.need == 0 and budget.summary.renewals > 0 and budget.quiet_for == math.inf
 
 
 def _paced(budget: RangeBudget, number: int) -> Demand:
@@ -114,40 +137,43 @@ def _shared_out(budget: RangeBudget, lacking: int) -> Demand:
     first = budget.summary.shards - budget.shard_range.spec.identify_grant
     if first > 0 or budget.retry:
         return Demand(budget, min(lacking, first) if first > 0 else lacking)
-    return _paced(budget, lacking) if budget.summary.open == 0 else Demand(budget, 0)
+    if budget.summary.open > 0:
+        return Demand(budget, 0)
+    return Demand(budget, lacking) if _renews_freely(budget) else _paced(budget, lacking)
 
 
 def _canary(budget: RangeBudget) -> Demand:
     """Give one, and another only when the last one has shown no effect for a while."""
-    if budget.summary.open > 0 or budget.summary.under_way > 0:
+    if budget.summary.open > 0 or budget.summary.under_way > 0 or renewals_under_way(budget) > 0:
         return Demand(budget, 0, waits=QUIET)
-    untried = budget.summary.spent == 0 or budget.retry
+    untried = budget.summary.spent == 0 or budget.retry or _renews_freely(budget)
     return Demand(budget, 1) if untried else _paced(budget, 1)
 
 
-def _group(budget: RangeBudget) -> tuple[int, int]:
-    return budget.summary.identity.intents, budget.shard_range.spec.total
+def _group(budget: RangeBudget) -> tuple[str, int]:
+    return budget.summary.identity, budget.shard_range.spec.total
 
 
-def canaries(gateway: GatewayBudget) -> set[tuple[int, int]]:
-    """List the (intents, shard count) of a gateway that no READY shard has proven yet."""
+def canaries(gateway: GatewayBudget) -> set[tuple[str, int]]:
+    """List the (identity, shard count) of a gateway that no READY shard has proven yet."""
     groups = {_group(budget) for budget in gateway.ranges}
     return groups - {_group(budget) for budget in gateway.ranges if budget.summary.proof}
 
 
 def demands(gateway: GatewayBudget) -> Iterator[Demand]:
     """Give what each range of a gateway would take now, ascending by shard: while unproven, the first one only."""
-    unproven, tried = canaries(gateway), set[tuple[int, int]]()
+    unproven, tried = canaries(gateway), set[tuple[str, int]]()
     for budget in gateway.ranges:
         group, lacking = _group(budget), _lacking(budget)
         summary = budget.summary
-        concerned = lacking or budget.blocked or summary.open or summary.under_way or summary.parked
+        under_way = summary.under_way + renewals_under_way(budget)
+        concerned = lacking or budget.blocked or summary.open or under_way or summary.parked
         if group not in unproven:
             if lacking:
                 yield _shared_out(budget, lacking)
         elif concerned and group not in tried:
             tried.add(group)
-            if lacking or summary.under_way:
+            if lacking or under_way:
                 yield _canary(budget)
 
 
@@ -156,7 +182,8 @@ def _standing(gateway: GatewayBudget) -> Iterator[Demand]:
     unproven = canaries(gateway)
     for budget in gateway.ranges:
         summary = budget.summary
-        if summary.up and summary.open == 0 and _group(budget) not in unproven:
+        content = summary.up and summary.open == 0 and summary.renewals == 0
+        if content and _group(budget) not in unproven:
             yield _paced(budget, 1)
 
 
@@ -209,8 +236,25 @@ def plan_bot(seen: BotObserved) -> BotPlan:
 
 
 def _headroom(seen: BotObserved) -> int:
-    ranges = [budget.summary for gateway in seen.gateways for budget in gateway.ranges]
-    return remaining(seen) - _reserve(seen) - sum(one.open + one.under_way for one in ranges)
+    ranges = [budget for gateway in seen.gateways for budget in gateway.ranges]
+    return remaining(seen) - _reserve(seen) - sum(one.summary.open + _under_way(one) for one in ranges)
+
+
+def _under_way(budget: RangeBudget) -> int:
+    return budget.summary.under_way + renewals_under_way(budget)
+
+
+def overdrawn(seen: BotObserved) -> frozenset[RangeKey]:
+    """Choose the ranges to put on hold: the last first, until the grants of the others fit into the budget."""
+    ranges = [budget for gateway in seen.gateways for budget in gateway.ranges]
+    missing, held = -_headroom(seen), set[RangeKey]()
+    for budget in reversed(ranges):
+        if missing <= 0:
+            break
+        if budget.summary.open > 0:
+            held.add(range_key(budget.shard_range))
+            missing -= budget.summary.open
+    return frozenset(held)
 
 
 def _reserve(seen: BotObserved) -> int:
@@ -240,7 +284,7 @@ def _until_reset(seen: BotObserved, short: dict[GatewayKey, int]) -> float:
 
 def _verdicts(seen: BotObserved, short: dict[GatewayKey, int]) -> dict[GatewayKey, BudgetVerdict]:
     assert seen.answer.gateway_bot is not None
-    total = seen.answer.gateway_bot.session_start_limit.total
+    total, held = seen.answer.gateway_bot.session_start_limit.total, overdrawn(seen)
     return {
         gateway.key: BudgetVerdict(
             total=total,
@@ -248,7 +292,7 @@ def _verdicts(seen: BotObserved, short: dict[GatewayKey, int]) -> dict[GatewayKe
             reserve=_reserve(seen),
             short=short.get(gateway.key, 0),
             reset_time=seen.answer.reset_time,
-            canary=bool(canaries(gateway)),
+            held=held & {range_key(budget.shard_range) for budget in gateway.ranges},
         )
         for gateway in seen.gateways
     }

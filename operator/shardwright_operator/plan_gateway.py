@@ -11,23 +11,27 @@ Live fields (hold, max_concurrency, heartbeat, gateway URL) are written into eve
 Rollout. A range changes when its `spec.revision` is written; its own key does the rest (`plan_range`). Algorithm:
 
 1. Ranges without any session have nothing to lose: all of them change at once. (A refused bot, a wrong sink.)
-2. Otherwise one range at a time, and a range that is not up first.
-3. The next one only while no range is in a hand-over, every range that already changed is up, and none failed.
-4. A range whose sessions were identified with other intents, presence or large threshold keeps those: what it would
-   take to change them is a new identify. A range without a session takes the new ones.
+2. Otherwise `rollout.maxParallel` ranges at a time, and those that are not up first. A range has changed when it is held by
+   its new pod and up.
+3. None while a range failed, or its new pod does not get ready, or Discord refuses to renew a session.
+4. Other intents, presence or large threshold (another *identity*) come by the same hand-over, in which every session is
+   resumed. The new pod then renews session after session as it is granted identifies, each old one going on until its
+   successor is READY. So one range at a time, the next when all sessions of the last are renewed; and no range at all
+   begins while the identifies for all that are left exceed what may be granted today.
+
+While `spec.paused` is set, nothing of all this is done: the status alone goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
 import msgspec
 
 from shardwright_api import names
-from shardwright_api.discord import CloseCode
 from shardwright_api.resources import ConditionType, RangeSpec, ShardConfig
 from shardwright_api.sharding import Range
 from shardwright_operator import conditions, layout, render
@@ -46,13 +50,18 @@ from shardwright_operator.kube import (
     SERVICE_ACCOUNTS,
 )
 from shardwright_operator.layout import Layout
-from shardwright_operator.observed import GatewayObserved, Wanted
+from shardwright_operator.observed import BudgetVerdict, GatewayObserved, Wanted
 from shardwright_operator.revision import revision
 from shardwright_operator.status import next_status
-from shardwright_operator.sums import ANNOTATION_FAILED_REVISION, LiveSpec, identity, live_spec, range_of
+from shardwright_operator.sums import (
+    ANNOTATION_FAILED_REVISION,
+    ANNOTATION_RESTART_AT,
+    LiveSpec,
+    live_spec,
+    needs_renewal,
+    range_of,
+)
 
-PARALLEL_HAND_OVERS: Final = 1
-_INTENT_CODES: Final = frozenset({CloseCode.INVALID_INTENTS, CloseCode.DISALLOWED_INTENTS})
 _VISIT: Final = 30.0
 """Seconds between two looks at a gateway on which nothing happens: Secret and children."""
 _HURRY: Final = 3.0
@@ -78,14 +87,21 @@ class Draft:
 
     @property
     def image(self) -> str:
-        """The shard image: the user's, else the one pinned at first sight, else the operator's default."""
-        gateway = self.seen.gateway
-        return gateway.spec.pod.image or gateway.status.image or self.seen.default_image
+        """The shard image: the user's, else the one pinned at first sight or the last restart, else the default."""
+        gateway, ranges = self.seen.gateway, self.seen.totals.restarts
+        restarts = any(count for text, count in ranges.items() if text != self.restart_at)
+        pinned = None if restarts else gateway.status.image
+        return gateway.spec.pod.image or pinned or self.seen.default_image
 
     @property
+    def restart_at(self) -> str:
+        """The text that asks for a restart when it changes."""
+        return self.seen.gateway.metadata.annotations.get(ANNOTATION_RESTART_AT, "")
+
+    @cached_property
     def revision(self) -> str:
         """The revision that the spec asks for."""
-        return revision(self.seen.gateway.spec)
+        return revision(self.seen.gateway.spec, self.restart_at)
 
     @property
     def token(self) -> Said:
@@ -146,49 +162,62 @@ class Draft:
         standing = self.layout if self.seen.totals.members else None
         return layout.differs(self.seen.gateway.spec.shards, standing) if standing is not None else ""
 
-    def live(self, ranges: int) -> LiveSpec:
-        """Give the live fields that every range should have."""
-        return LiveSpec(self.hold, self.max_concurrency, render.heartbeat_seconds(ranges), self.gateway_url)
+    @cached_property
+    def expected(self) -> int:
+        """How many ranges the layout has; 0 before it is known."""
+        return len(self.layout.ranges()) if self.layout is not None else 0
 
-    def config(self, ranges: int) -> ShardConfig:
-        """Render the configuration that the spec asks for."""
-        return render.shard_config(self.seen.gateway, gateway_url=self.gateway_url, ranges=ranges)
+    @cached_property
+    def live(self) -> LiveSpec:
+        """The live fields that every range should have."""
+        return LiveSpec(self.hold, self.max_concurrency, render.heartbeat_seconds(self.expected), self.gateway_url)
 
-    def live_differs(self, ranges: int) -> bool:
-        """Say whether some range has not got the live fields yet."""
-        wanted = self.live(ranges)
-        return any(count for live, count in self.seen.totals.live.items() if live != wanted)
+    def live_of(self, key: RangeKey) -> LiveSpec:
+        """Give the live fields that a range should have: it may be on hold alone, because the budget is overdrawn."""
+        budget = self.seen.budget
+        held = key in budget.held if budget is not None else self.seen.ranges[key].spec.hold
+        return replace(self.live, hold=self.live.hold or held)
+
+    @cached_property
+    def differing(self) -> list[RangeKey]:
+        """The ranges that have not got their live fields yet."""
+        seen = self.seen
+        same = all(live == self.live for live, count in seen.totals.live.items() if count)
+        if same and not (seen.budget is not None and seen.budget.held):
+            return []
+        return [key for key in seen.owned if live_spec(seen.ranges[key].spec) != self.live_of(key)]
+
+    @cached_property
+    def config(self) -> ShardConfig:
+        """The configuration that the spec asks for."""
+        return render.shard_config(self.seen.gateway, gateway_url=self.gateway_url, ranges=self.expected)
 
     @property
     def outdated(self) -> int:
         """Count the ranges that do not have the wanted revision."""
-        return sum(count for (one, _), count in self.seen.totals.runs.items() if one != self.revision)
-
-    @property
-    def old_identity(self) -> int:
-        """Count the ranges that have the wanted revision, but keep what their sessions identified with."""
-        wanted, runs = identity(self.config(0)), self.seen.totals.runs
-        return sum(count for (one, kept), count in runs.items() if one == self.revision and kept != wanted)
+        return sum(count for one, count in self.seen.totals.revisions.items() if one != self.revision)
 
 
 def plan_gateway(seen: GatewayObserved) -> GatewayPlan:
     """Decide what to do for a gateway now."""
     draft = Draft(seen)
-    found = draft.layout
+    found, paused = draft.layout, seen.gateway.spec.paused
+    acts = found is not None and seen.gateway.metadata.deletion_timestamp is None and not paused
+    step = _next_step(draft) if acts and draft.outdated and draft.allowed else Step()
     facts = Facts(
-        expected=len(found.ranges()) if found is not None else 0,
+        expected=draft.expected,
         reshard=draft.reshard,
         outdated=draft.outdated,
-        old_identity=draft.old_identity,
+        shortfall=step.shortfall,
         failed=frozenset(key for key in seen.totals.failed if seen.summaries[key].revision == draft.revision),
     )
     said = conditions.judge(seen, facts)
     actions = [*_status(draft, said, found), *_announcements(seen, said)]
     children: list[Action] = []
-    if found is not None and seen.gateway.metadata.deletion_timestamp is None:
-        live, children = _live(draft, facts), _children(draft, found)
+    if found is not None and acts:
+        live, children = _live(draft), _children(draft, found)
         first = [*live, *children] if draft.hold else [*children, *live]  # nothing may stand before an emergency stop
-        actions += [*first, *_missing(draft, found), *_rollout(draft, facts)]
+        actions += [*first, *_missing(draft, found), *_rollout(draft, step)]
     return GatewayPlan(tuple(actions), _wanted(draft), _again_after(draft), said, bool(children))
 
 
@@ -207,6 +236,7 @@ def _wanted(draft: Draft) -> Wanted:
         secret_version=seen.token.version,
         blamed_version=seen.blamed_version,
         healed=draft.token.status == TRUE,
+        paused=seen.gateway.spec.paused,
     )
 
 
@@ -248,13 +278,12 @@ def _announcements(seen: GatewayObserved, said: tuple[Said, ...]) -> Iterator[Ac
 def _children(draft: Draft, found: Layout) -> list[Action]:
     """Apply what the pods need. A gateway whose bot is another's gets none."""
     seen = draft.seen
-    if seen.rival is not None or not (seen.children_due or draft.live_differs(len(found.ranges()))):
+    if seen.rival is not None or not (seen.children_due or draft.differing):
         return []
     gateway = seen.gateway
     ranges = [names.range_name(gateway.metadata.name, one) for one in found.ranges()]
     leases = [names.lease_name(draft.bot_id, bucket) for bucket in range(draft.max_concurrency)]
-    parked = len(seen.totals.parked)
-    available = max(0, len(ranges) - parked - PARALLEL_HAND_OVERS)
+    available = max(0, len(ranges) - len(seen.totals.stuck) - gateway.spec.rollout.max_parallel)
     return [
         Apply(SERVICE_ACCOUNTS, render.service_account(gateway)),
         Apply(ROLES, render.role(gateway, ranges=ranges, leases=leases)),
@@ -278,7 +307,7 @@ def _missing(draft: Draft, found: Layout) -> list[Action]:
     if len(seen.totals.members) >= len(wanted) or not draft.allowed or not draft.gateway_url:
         return []
     missing = [one for one in wanted if _key(draft, one) not in seen.ranges]
-    bodies = [_new_range(draft, one, len(wanted)) for one in missing]
+    bodies = [_new_range(draft, one) for one in missing]
     if not bodies:
         return []
     note = f"{len(bodies)} of {len(wanted)} ShardRanges were made for {found.total} shards"
@@ -291,14 +320,15 @@ def _key(draft: Draft, shards: Range) -> RangeKey:
     return RangeKey(meta.namespace, names.range_name(meta.name, shards))
 
 
-def _new_range(draft: Draft, shards: Range, ranges: int) -> dict[str, Any]:
+def _new_range(draft: Draft, shards: Range) -> dict[str, Any]:
     return render.shard_range(
         draft.seen.gateway,
         shards,
         bot_id=draft.bot_id,
         max_concurrency=draft.max_concurrency,
-        config=draft.config(ranges),
+        config=draft.config,
         revision=draft.revision,
+        restart_at=draft.restart_at,
         hold=draft.hold,
     )
 
@@ -306,14 +336,11 @@ def _new_range(draft: Draft, shards: Range, ranges: int) -> dict[str, Any]:
 # --- changes of ranges that exist ---------------------------------------------------------------------------------
 
 
-def _live(draft: Draft, facts: Facts) -> list[Action]:
+def _live(draft: Draft) -> list[Action]:
     """Bring the live fields of all ranges up to date."""
-    if not draft.live_differs(facts.expected):
-        return []
-    wanted = draft.live(facts.expected)
-    ranges = (draft.seen.ranges[key] for key in draft.seen.owned)
-    differing = [one for one in ranges if live_spec(one.spec) != wanted]
-    return [Batch(tuple(PatchRange(one, _with_live(one.spec, wanted)) for one in differing))]
+    ranges = [(draft.seen.ranges[key], draft.live_of(key)) for key in draft.differing]
+    patches = tuple(PatchRange(one, _with_live(one.spec, live)) for one, live in ranges)
+    return [Batch(patches)] if patches else []
 
 
 def _with_live(spec: RangeSpec, live: LiveSpec) -> RangeSpec:
@@ -323,42 +350,72 @@ def _with_live(spec: RangeSpec, live: LiveSpec) -> RangeSpec:
     return msgspec.structs.replace(spec, hold=live.hold, max_concurrency=live.max_concurrency, config=config)
 
 
-def _rollout(draft: Draft, facts: Facts) -> list[Action]:
-    """Give the next ranges the wanted revision."""
-    if not facts.outdated or not draft.allowed or draft.live_differs(facts.expected):
-        return []
-    chosen = _next_ranges(draft.seen, draft.revision)
-    return [Batch(tuple(_update(draft, key, facts.expected) for key in chosen))] if chosen else []
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Which ranges change now; `shortfall`: why none may, where that is the budget."""
+
+    keys: tuple[RangeKey, ...] = ()
+    shortfall: str = ""
 
 
-def _next_ranges(seen: GatewayObserved, wanted: str) -> list[RangeKey]:
+def _next_step(draft: Draft) -> Step:
     """Choose the ranges that change now: see the algorithm above."""
-    totals, summaries = seen.totals, seen.summaries
-    outdated = [key for key in seen.owned if summaries[key].revision != wanted]
-    idle = [key for key in outdated if _nothing_to_lose(seen, key)]
-    on_the_way = [key for key in outdated if key in totals.moving or key in totals.failed]
-    if idle or on_the_way:
-        return idle or on_the_way[:PARALLEL_HAND_OVERS]
-    troubled = totals.moving | totals.failed | (totals.not_up - set(outdated))
-    down_first = sorted(outdated, key=lambda key: key not in totals.not_up)
-    return [] if troubled else down_first[:PARALLEL_HAND_OVERS]
+    seen, totals = draft.seen, draft.seen.totals
+    outdated = [key for key in seen.owned if seen.summaries[key].revision != draft.revision]
+    idle = [key for key in outdated if seen.summaries[key].stuck or not seen.summaries[key].sessions]
+    if idle:
+        return Step(tuple(idle))
+    renewals = sum(_renewals(draft, key) for key in outdated)
+    parallel = 1 if renewals else seen.gateway.spec.rollout.max_parallel
+    troubled = totals.moving | totals.failed | totals.renewing
+    on_the_way = [key for key in outdated if key in troubled]
+    if on_the_way:
+        chosen = on_the_way[:parallel]
+    elif totals.failed or totals.renewing or seen.stalled:
+        return Step()
+    else:
+        changing = totals.moving | (totals.not_up - set(outdated)) | seen.handed_over
+        down_first = sorted(outdated, key=lambda key: key not in totals.not_up)
+        chosen = down_first[: max(0, parallel - len(changing))]
+    if not chosen or not renewals:
+        return Step(tuple(chosen))
+    if seen.budget is None:  # Discord has not been asked yet
+        return Step()
+    shortfall = _shortfall(seen.budget, renewals, needed=seen.totals.need)
+    return Step(() if shortfall else tuple(chosen), shortfall)
 
 
-def _nothing_to_lose(seen: GatewayObserved, key: RangeKey) -> bool:
-    summary = seen.summaries[key]
-    return summary.parked is not None or not summary.sessions
+def _renewals(draft: Draft, key: RangeKey) -> int:
+    """Count the sessions of a range that the wanted identity would renew."""
+    summary = draft.seen.summaries[key]
+    if summary.identity == draft.config.identity and not summary.renewals:
+        return 0
+    return sum(needs_renewal(row, draft.config) for row in draft.seen.ranges[key].status.shards)
 
 
-def _update(draft: Draft, key: RangeKey, ranges: int) -> PatchRange:
-    """Write the wanted revision and its configuration into a range, less what its sessions must keep."""
-    shard_range, summary = draft.seen.ranges[key], draft.seen.summaries[key]
-    config = draft.config(ranges)
-    refused = summary.parked is not None and summary.parked.code in _INTENT_CODES
-    if summary.sessions and not refused:
-        config = _keep_identity(shard_range.spec.config, config)
-    spec = msgspec.structs.replace(shard_range.spec, config=config, revision=draft.revision)
-    return PatchRange(shard_range, spec, {ANNOTATION_FAILED_REVISION: None})
+def _shortfall(budget: BudgetVerdict, renewals: int, *, needed: int) -> str:
+    """Say by how much the identifies of a re-identify rollout exceed what may be granted today, if they do."""
+    what = f"the new intents, presence or large threshold take {renewals} identifies"
+    left = max(0, budget.remaining - budget.reserve - needed)
+    if renewals <= left:
+        return ""
+    told = (
+        f"{what}, and {left} may be granted: {budget.remaining} of {budget.total} are left, {budget.reserve} in reserve"
+    )
+    if renewals > budget.total - budget.reserve:
+        return f"{told}. That is more than a whole day's: lower spec.identify.reservePercent"
+    return f"{told}; the budget is full again at {budget.reset_time}"
 
 
-def _keep_identity(old: ShardConfig, new: ShardConfig) -> ShardConfig:
-    return msgspec.structs.replace(new, intents=old.intents, presence=old.presence, large_threshold=old.large_threshold)
+def _rollout(draft: Draft, step: Step) -> list[Action]:
+    """Give the next ranges the wanted revision."""
+    patches = () if draft.differing else tuple(_update(draft, key) for key in step.keys)
+    return [Batch(patches)] if patches else []
+
+
+def _update(draft: Draft, key: RangeKey) -> PatchRange:
+    """Write the wanted revision and its configuration into a range."""
+    shard_range = draft.seen.ranges[key]
+    spec = msgspec.structs.replace(shard_range.spec, config=draft.config, revision=draft.revision)
+    annotations = {ANNOTATION_FAILED_REVISION: None, ANNOTATION_RESTART_AT: draft.restart_at or None}
+    return PatchRange(shard_range, spec, annotations)

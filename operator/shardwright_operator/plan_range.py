@@ -4,13 +4,18 @@
 it writes comes back as a change of the range, which is then planned anew, until a row says that nothing is to be done.
 So every step is taken from the objects alone, and an operator that died in between goes on where the objects stand.
 
-A hand-over, step by step (pod A runs an old revision, or its Discord refusal can be healed by a new pod):
+A hand-over, step by step (pod A runs an old revision, or its node is cordoned, or its Discord refusal can be healed by a
+new pod):
 
 1. *launch*: the incarnation is raised by compare-and-swap, then pod B is made. B connects its sinks, reports `standby`.
 2. *activate*: `activePod: B` and `epoch` + 1, by compare-and-swap.
 3. A lets go: closes its websockets with 4000, empties `holder`. (The pods' part.)
 4. B takes `holder`, and resumes. (The pods' part.)
 5. *retire*: B holds, and is up: A is deleted.
+
+It does not begin while the spool of A is not empty or one of its sinks is away: what waits there would have to be fetched
+from Discord again. Only a change of sinks or buffer itself does not wait for that. A pod that ends (a drain) has its
+successor at once; as long as it holds on, the successor is made active when it stands by.
 
 What holds at any time: one pod is named active; the active pod is the only one that takes the range; no row raises an
 identify grant. A range never has more than two pods that could work: the active one, and one that waits or lets go.
@@ -26,11 +31,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from shardwright_api.discord import CloseCode
-from shardwright_api.resources import RangeSpec, ShardRange, ShardState
+from shardwright_api.resources import Gap, RangeSpec, ShardRange, ShardState
 from shardwright_operator import render
 from shardwright_operator.actions import Action, Announce, Create, DeletePod, PatchRange, Plan
 from shardwright_operator.events import Announcement, EventReason
-from shardwright_operator.kube import PODS, RANGES
+from shardwright_operator.kube import CLAIMS, GATEWAYS, PODS, RANGES
 from shardwright_operator.observed import RangeObserved, Wanted
 from shardwright_operator.sums import (
     ANNOTATION_FAILED_REVISION,
@@ -38,10 +43,12 @@ from shardwright_operator.sums import (
     ANNOTATION_PARKED_GENERATION,
     ANNOTATION_PARKED_REVISION,
     ANNOTATION_PARKED_SECRET,
+    ANNOTATION_STAYS,
     PARKED_ANNOTATIONS,
     Parked,
     needs_identify,
     parked_row,
+    refused_row,
 )
 from shardwright_operator.views import Pod
 
@@ -102,9 +109,14 @@ class Situation:
         return self.pod(self.spec.active_pod)
 
     @property
-    def parked(self) -> Parked | None:
-        """A shard that Discord refused."""
+    def refused(self) -> Parked | None:
+        """A shard that Discord refused, be it only for the renewal of its session."""
         return self.seen.summary.parked
+
+    @property
+    def parked(self) -> Parked | None:
+        """A shard that Discord refused, and that has no session."""
+        return self.refused if self.seen.summary.stuck else None
 
     def lost(self, pod: Pod) -> bool:
         """Say whether a pod went down with its node: the node does not report, and neither does the holder."""
@@ -142,10 +154,8 @@ class Situation:
     @property
     def serves(self) -> bool:
         """Whether the active pod holds the range, and each shard is READY or must identify for reasons of its own."""
-        rows, intents = self.range.status.shards, self.spec.config.intents
-        fine = all(
-            row.state in {ShardState.READY, ShardState.IDENTIFYING} or needs_identify(row, intents) for row in rows
-        )
+        rows = self.range.status.shards
+        fine = all(row.state in {ShardState.READY, ShardState.IDENTIFYING} or needs_identify(row) for row in rows)
         return self.holds and bool(rows) and fine
 
     @property
@@ -155,8 +165,8 @@ class Situation:
 
     @property
     def idle(self) -> bool:
-        """Whether no shard of the range is READY: there is nothing to interrupt."""
-        return all(row.state is not ShardState.READY for row in self.range.status.shards)
+        """Whether no shard of the range has a session: there is nothing to interrupt."""
+        return all(row.session is None for row in self.range.status.shards)
 
     @property
     def failed(self) -> bool:
@@ -166,8 +176,33 @@ class Situation:
     @property
     def outdated(self) -> bool:
         """Whether the active pod must be replaced though it works."""
-        active = self.active
-        return active is not None and (self._old_revision(active) or self._old_secret(active))
+        return self.active is not None and self._must_go(self.active)
+
+    def _must_go(self, pod: Pod) -> bool:
+        return self._old_revision(pod) or self._old_secret(pod) or self._on_cordon(pod)
+
+    def _on_cordon(self, pod: Pod) -> bool:
+        """Say whether a pod is to leave its node before it is evicted."""
+        stays = self.range.metadata.annotations.get(ANNOTATION_STAYS) == pod.uid
+        return pod.uid in self.seen.cordoned and not stays and not self.failed and self.parked is None
+
+    @property
+    def leaves_node(self) -> bool:
+        """Whether the active pod is outdated for no other reason than its node."""
+        pod = self.active
+        return pod is not None and self._on_cordon(pod) and not self._old_revision(pod) and not self._old_secret(pod)
+
+    @property
+    def held_back(self) -> str:
+        """What a hand-over waits for before it begins; an empty string: nothing."""
+        pod, status = self.active, self.range.status
+        mends = pod is not None and pod.buffer_version != render.buffer_version(self.spec.config)
+        if not self.outdated or mends:
+            return ""
+        away = next((sink.name for sink in status.sinks if not sink.available), "")
+        if status.spool_bytes > 0:
+            return f"{status.spool_bytes} bytes are in its spool" + (f", and sink {away!r} is away" if away else "")
+        return f"sink {away!r} is away" if away and not self.idle else ""
 
     def _old_revision(self, pod: Pod) -> bool:
         return pod.revision != self.spec.revision and not self.failed
@@ -177,29 +212,33 @@ class Situation:
 
         The kubelet brings a changed Secret to a running pod after a minute or two; a new pod has it at once.
         """
-        refused = self.parked is not None and self.parked.code == CloseCode.AUTHENTICATION_FAILED
+        refused = self.refused is not None and self.refused.code == CloseCode.AUTHENTICATION_FAILED
         new = self.wanted.healed and pod.secret_version != self.wanted.secret_version
         return new and (refused or self.seen.summary.sessions == 0)
 
     @property
     def replacement(self) -> Pod | None:
         """The pod that is to take over from an outdated one."""
-        fresh = (pod for pod in self.others if not self._old_revision(pod) and not self._old_secret(pod))
+        fresh = (pod for pod in self.others if not self._must_go(pod))
         return next(fresh, None) if self.outdated else None
 
-    @property
-    def stands_by(self) -> bool:
-        """Whether the replacement may take over: it reports its sinks, or there is nothing to lose."""
-        pod = self.replacement
-        if pod is None:
-            return False
-        report = self.range.status.standby.get(pod.uid)
+    def stands_by(self, pod: Pod | None) -> bool:
+        """Say whether a pod may take over: it reports its sinks, or there is nothing to lose."""
+        report = self.range.status.standby.get(pod.uid) if pod is not None else None
         return report is not None and (report.sinks_available or self.idle)
 
     @property
+    def ends_in_order(self) -> bool:
+        """Whether the active pod is on its way out, and holds on until its successor stands by."""
+        active = self.active
+        alive = active is not None and active.terminating and not active.dead and not self.seen.silent
+        return alive and self.holds
+
+    @property
     def predecessor(self) -> Pod | None:
-        """The pod of the old revision that could take the range back."""
-        return next((pod for pod in self.others if pod.revision != self.spec.revision), None)
+        """The pod that the active one replaced, and that could take the range back."""
+        fits = (pod for pod in self.others if pod.revision != self.spec.revision or pod.uid in self.seen.cordoned)
+        return next(fits, None)
 
 
 # --- what the rows do ---------------------------------------------------------------------------------------------
@@ -226,7 +265,9 @@ def _activate(situation: Situation, pod: Pod) -> list[Action]:
 def _launch(situation: Situation) -> list[Action]:
     incarnation = situation.spec.incarnation + 1
     body = render.pod(situation.wanted, situation.range, incarnation)
+    claim = render.claim(situation.wanted, situation.range)
     return [
+        *([Create(CLAIMS, claim)] if claim is not None else []),
         _patch(situation, incarnation=incarnation),
         Create(PODS, body),
         _announce(situation, EventReason.POD_CREATED, f"Pod {body['metadata']['name']} was made"),
@@ -241,12 +282,13 @@ def _succeed(situation: Situation) -> list[Action]:
 
 
 def _note_parking(situation: Situation) -> list[Action]:
-    assert situation.parked is not None
+    refused = situation.refused
+    assert refused is not None
     holder, wanted = situation.pod(situation.holder), situation.wanted
     revision = holder.revision if holder is not None else situation.spec.revision
-    note = f"Shard {situation.parked.shard}: Discord answered {situation.parked.code}: {situation.parked.message}"
+    note = f"Shard {refused.shard}: Discord answered {refused.code}: {refused.message}"
     annotations: dict[str, str | None] = {
-        ANNOTATION_PARKED_CODE: str(situation.parked.code),
+        ANNOTATION_PARKED_CODE: str(refused.code),
         ANNOTATION_PARKED_SECRET: wanted.blamed_version,
         ANNOTATION_PARKED_REVISION: revision,
         ANNOTATION_PARKED_GENERATION: str(wanted.gateway.metadata.generation),
@@ -276,7 +318,9 @@ def _take_back(situation: Situation) -> list[Action]:
     assert pod is not None
     name = failed.metadata.name if failed is not None else "the new pod"
     note = f"{name} did not come up with revision {situation.spec.revision}: {pod.metadata.name} takes the range back"
-    annotations: dict[str, str | None] = {ANNOTATION_FAILED_REVISION: situation.spec.revision}
+    same = pod.revision == situation.spec.revision
+    failed_now = {ANNOTATION_STAYS: pod.uid} if same else {ANNOTATION_FAILED_REVISION: situation.spec.revision}
+    annotations: dict[str, str | None] = {**failed_now}
     return [
         _patch(situation, annotations, active_pod=pod.uid, epoch=situation.spec.epoch + 1),
         _announce(situation, EventReason.HAND_OVER_FAILED, note, warning=True),
@@ -324,13 +368,14 @@ def _going(s: Situation) -> bool:
 
 
 def _newly_parked(s: Situation) -> bool:
-    refused = parked_row(s.range.status.shards) is not None
+    refused = parked_row(s.range.status.shards) is not None or refused_row(s.range) is not None
     return refused and s.seen.summary.open == 0 and ANNOTATION_PARKED_CODE not in s.range.metadata.annotations
 
 
 def _no_longer_parked(s: Situation) -> bool:
-    works = parked_row(s.range.status.shards) is None and not s.idle
-    return works and ANNOTATION_PARKED_CODE in s.range.metadata.annotations
+    rows = s.range.status.shards
+    works = parked_row(rows) is None and any(row.state is ShardState.READY for row in rows)
+    return works and s.seen.summary.renewals == 0 and ANNOTATION_PARKED_CODE in s.range.metadata.annotations
 
 
 def _fence_due(s: Situation) -> bool:
@@ -349,15 +394,16 @@ def _crash_wait(s: Situation) -> float | None:
     return max(0.1, CRASH_PATIENCE - s.seen.crashed_for) if looping and not s.crashed else None
 
 
-def _spooling(s: Situation) -> bool:
-    """Say whether events wait on the pod's disk, and drain: they would have to be fetched from Discord again."""
-    return s.range.status.spool_bytes > 0 and all(sink.available for sink in s.range.status.sinks)
-
-
 TABLE: Final[tuple[Row, ...]] = (
     Row("the range or its gateway is being deleted", _going, _nothing),
+    Row("the gateway is paused", lambda s: s.wanted.paused, _nothing),
     Row("Discord refused a shard: note with which token and revision", _newly_parked, _note_parking),
     Row("Discord no longer refuses: forget it", _no_longer_parked, _forget_parking),
+    Row(
+        "the active pod ends, and holds on until another stands by",
+        lambda s: s.ends_in_order and s.successor is not None and not s.stands_by(s.successor),
+        _nothing,
+    ),
     Row("the active pod is lost, another could work", lambda s: not s.works and s.successor is not None, _succeed),
     Row("the active pod is lost, none may be made", lambda s: not s.works and not s.wanted.create_pods, _nothing),
     Row(
@@ -383,12 +429,17 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     Row("the new pod did not come up: its predecessor takes the range back", _take_back_due, _take_back),
     Row("the hand-over is not over", lambda s: bool(s.holder) and not s.holds, _nothing),
-    Row("the replacement stands by", lambda s: s.stands_by, lambda s: _activate(s, s.replacement or s.seen.pods[0])),
+    Row(
+        "the replacement stands by",
+        lambda s: s.stands_by(s.replacement),
+        lambda s: _activate(s, s.replacement or s.seen.pods[0]),
+    ),
     Row("the replacement gets ready", lambda s: s.replacement is not None, _nothing, lambda _: STANDBY_PATIENCE),
     Row("the active pod is outdated, none may be made", lambda s: s.outdated and not s.wanted.create_pods, _nothing),
+    Row("the active pod is outdated, and events wait in it", lambda s: bool(s.held_back), _nothing),
     Row(
-        "the active pod is outdated, and must wait",
-        lambda s: s.outdated and (s.seen.launch_in > 0 or _spooling(s)),
+        "the active pod is outdated, and must wait for its turn",
+        lambda s: s.outdated and (s.seen.launch_in > 0 or (s.leaves_node and not s.seen.may_move)),
         _nothing,
         lambda s: max(1.0, s.seen.launch_in),
     ),
@@ -405,6 +456,30 @@ def plan_range(seen: RangeObserved) -> Plan:
     return Plan(tuple(row.do(situation)), min(waits, default=None), row.name)
 
 
+def held_back(seen: RangeObserved) -> str:
+    """Say what a hand-over waits for before it begins; an empty string where none is wanted, or it is under way."""
+    situation = Situation(seen)
+    idle = situation.wanted.paused or not situation.works or situation.replacement is not None
+    return "" if idle else situation.held_back
+
+
+def leaves_node(seen: RangeObserved) -> bool:
+    """Say whether the active pod is to leave a cordoned node, and may begin with it."""
+    situation = Situation(seen)
+    begins = situation.works and not situation.wanted.paused and not situation.held_back
+    return begins and situation.leaves_node
+
+
+def lost_session(seen: RangeObserved, shard: int, gap: Gap) -> Announce:
+    """Announce a gap on the gateway."""
+    note = (
+        f"Shard {shard}: session {gap.session} ended after sequence {gap.seq} ({gap.time});"
+        " what Discord sent from there to the next READY is lost, and the sinks are told so"
+    )
+    gateway = seen.wanted.gateway.metadata
+    return Announce(Announcement(GATEWAYS.kind, gateway, EventReason.SESSION_LOST, note, warning=True))
+
+
 def on_trial(seen: RangeObserved) -> str:
     """Name the active pod while it has its chance to come up after its predecessor let go; else an empty string."""
     situation = Situation(seen)
@@ -415,4 +490,4 @@ def awaited(seen: RangeObserved) -> str:
     """Name the new pod that is to get ready to take over; else an empty string."""
     situation = Situation(seen)
     pod = situation.replacement
-    return pod.uid if pod is not None and not situation.stands_by else ""
+    return pod.uid if pod is not None and not situation.stands_by(pod) else ""

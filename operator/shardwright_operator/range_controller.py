@@ -13,14 +13,24 @@ from shardwright_operator.errors import ForbiddenError, InvalidError
 from shardwright_operator.executor import Executor
 from shardwright_operator.keys import GatewayKey, Key, RangeKey
 from shardwright_operator.kube import PODS
-from shardwright_operator.memory import Memory, Paces
+from shardwright_operator.memory import Memory, Paces, note
 from shardwright_operator.observed import RangeObserved, Wanted
-from shardwright_operator.plan_range import STANDBY_PATIENCE, awaited, launch_pace, on_trial, plan_range
+from shardwright_operator.plan_range import (
+    STANDBY_PATIENCE,
+    awaited,
+    held_back,
+    launch_pace,
+    leaves_node,
+    lost_session,
+    on_trial,
+    plan_range,
+)
+from shardwright_operator.render import leaves
 from shardwright_operator.secret_reader import SecretReader
 from shardwright_operator.silence import Freshness
 from shardwright_operator.store import Store
 from shardwright_operator.sums import ANNOTATION_PARKED_CODE
-from shardwright_operator.views import gateway_key_of, owner_uid
+from shardwright_operator.views import gateway_key, gateway_key_of, owner_uid
 
 _RESYNC: Final = 300.0
 
@@ -43,6 +53,7 @@ class RangeController:
         self._executor = executor
         self._enqueue = enqueue
         self._launches = Paces(launch_pace)
+        self._gaps: dict[RangeKey, frozenset[tuple[int, str]]] = {}
 
     async def look_at(self, key: RangeKey) -> float | None:
         """Bring a range closer to what it should be; give the seconds until the next look."""
@@ -58,11 +69,25 @@ class RangeController:
         waits = self._watch_hand_over(key, gateway, seen)
         plan = plan_range(self._with_trial(key, seen))
         self._note(key, gateway, plan.actions)
-        await self._run(key, gateway, plan.actions)
+        await self._executor.run(self._lost_sessions(key, seen))
+        await self._run(key, gateway, seen, plan.actions)
         return min(wait for wait in (plan.again_after, waits, _RESYNC) if wait is not None)
 
-    async def _run(self, key: RangeKey, gateway: GatewayKey, actions: tuple[Action, ...]) -> None:
-        """Do it, and let the gateway say so where the API server refuses it for good: a quota, an admission rule."""
+    def _lost_sessions(self, key: RangeKey, seen: RangeObserved) -> list[Action]:
+        """Announce each gap once."""
+        gaps = {(row.id, row.gap.session): row.gap for row in seen.shard_range.status.shards if row.gap is not None}
+        told = self._gaps.pop(key, frozenset())
+        if gaps:
+            self._gaps[key] = frozenset(gaps)
+        return [
+            lost_session(seen, shard, gap) for (shard, session), gap in gaps.items() if (shard, session) not in told
+        ]
+
+    async def _run(self, key: RangeKey, gateway: GatewayKey, seen: RangeObserved, actions: tuple[Action, ...]) -> None:
+        """Do it, and let the gateway say so where the API server refuses it for good: a quota, an admission rule.
+
+        What was refused stands until it is done, or no longer wanted; not while it only waits to be tried again.
+        """
         trouble = ""
         try:
             await self._executor.run(actions)
@@ -70,13 +95,14 @@ class RangeController:
             trouble = error.message
             raise
         finally:
-            if (actions or trouble) and self._memory.note_trouble(key, trouble):
+            settled = actions or trouble or seen.launch_in <= 0
+            if settled and note(self._memory.troubles, key, trouble):
                 self._enqueue(gateway)
 
     def _forget(self, key: RangeKey) -> None:
         self._launches.reset(key)
-        self._memory.stalled.pop(key, None)
-        self._memory.troubles.pop(key, None)
+        self._gaps.pop(key, None)
+        self._memory.forget_range(key)
 
     def _observe(self, key: RangeKey, shard_range: ShardRange, wanted: Wanted) -> RangeObserved:
         store, now = self._store, self._memory.clock()
@@ -93,10 +119,19 @@ class RangeController:
             wanted=wanted,
             silent=silence.live and silence.freshness(key) is Freshness.SILENT,
             lost=frozenset(pod.uid for pod in pods if store.node_lost(pod)),
+            cordoned=frozenset(pod.uid for pod in pods if store.node_cordoned(pod)) if leaves(wanted) else frozenset(),
+            may_move=self._may_move(key, wanted),
             may_fence=self._memory.fences.allows(now, len(store.ranges)),
             launch_in=self._launches.wait(key, now),
             crashed_for=store.since.held(key, "crash loop", looping, now),
         )
+
+    def _may_move(self, key: RangeKey, wanted: Wanted) -> bool:
+        """Say whether a range may leave a cordoned node now: `rollout.maxParallel` at a time, the others being up."""
+        gateway, memory = wanted.gateway, self._memory
+        totals = self._store.totals(gateway.metadata.uid)
+        others = (totals.moving | totals.not_up | memory.handed_over_of(gateway_key(gateway))) - {key}
+        return len(others) < gateway.spec.rollout.max_parallel
 
     def _with_trial(self, key: RangeKey, seen: RangeObserved) -> RangeObserved:
         """Add for how long the active pod has had its chance to come up."""
@@ -104,16 +139,23 @@ class RangeController:
         return replace(seen, released_for=held)
 
     def _watch_hand_over(self, key: RangeKey, gateway: GatewayKey, seen: RangeObserved) -> float | None:
-        """Note a new pod that does not get ready to take over; give the seconds until that is to be judged again."""
+        """Note what a hand-over waits for, if it does; give the seconds until that is to be judged again."""
         pod = awaited(seen)
         held = self._store.since.held(key, "awaited", pod, self._memory.clock())
         stalled = bool(pod) and held >= STANDBY_PATIENCE
-        if stalled != (key in self._memory.stalled):
+        memory = self._memory
+        if stalled != (key in memory.stalled):
             self._enqueue(gateway)
             if stalled:
-                self._memory.stalled[key] = gateway
+                memory.stalled[key] = gateway
             else:
-                del self._memory.stalled[key]
+                del memory.stalled[key]
+        if leaves_node(seen) and seen.may_move:
+            memory.handed_over[key] = gateway
+        elif memory.handed_over.pop(key, None) is not None:
+            self._enqueue(gateway)
+        if note(memory.waiting, key, held_back(seen)):
+            self._enqueue(gateway)
         return max(1.0, STANDBY_PATIENCE - held) if pod and not stalled else None
 
     def _note(self, key: RangeKey, gateway: GatewayKey, actions: tuple[Action, ...]) -> None:

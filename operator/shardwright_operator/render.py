@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from typing import Any, Final
 
+import msgspec
+
 from shardwright_api import names
 from shardwright_api.discord import intent_bits
+from shardwright_api.quantities import parse_bytes
 from shardwright_api.resources import (
     API_VERSION,
     DiscordGateway,
@@ -21,6 +25,7 @@ from shardwright_api.resources import (
 from shardwright_api.sharding import Range
 from shardwright_operator.kube import (
     BUDGETS,
+    CLAIMS,
     GATEWAYS,
     LEASES,
     PODS,
@@ -32,7 +37,8 @@ from shardwright_operator.kube import (
 )
 from shardwright_operator.observed import Wanted
 from shardwright_operator.silence import FEW_RANGES
-from shardwright_operator.views import ANNOTATION_SECRET_VERSION
+from shardwright_operator.sums import ANNOTATION_RESTART_AT, identity_hash
+from shardwright_operator.views import ANNOTATION_BUFFER, ANNOTATION_SECRET_VERSION
 
 Body = dict[str, Any]
 
@@ -44,6 +50,8 @@ _API_ACCESS: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 _LEAVE_AFTER: Final = 30
 _HEARTBEAT_FEW: Final = 5.0
 _HEARTBEAT_MANY: Final = 10.0
+_CHECKPOINT_ROOM: Final = 16 * 1024 * 1024
+"""Bytes of the volume that holds the checkpoint alone."""
 
 
 # --- configuration ------------------------------------------------------------------------------------------------
@@ -61,17 +69,26 @@ def bits(spec: GatewaySpec) -> int:
 
 def shard_config(gateway: DiscordGateway, *, gateway_url: str, ranges: int) -> ShardConfig:
     """Render what the pods need to know of their gateway."""
-    spec = gateway.spec
+    spec, intents = gateway.spec, bits(gateway.spec)
     return ShardConfig(
         gateway=gateway.metadata.name,
         gateway_url=gateway_url,
-        intents=bits(spec),
+        intents=intents,
         compression=spec.transport.compression,
         sinks=spec.sinks,
         presence=spec.presence,
         large_threshold=spec.large_threshold,
         heartbeat_seconds=heartbeat_seconds(ranges),
+        identity=identity_hash(intents=intents, presence=spec.presence, large_threshold=spec.large_threshold),
+        buffer_memory=parse_bytes(spec.buffer.memory),
+        buffer_disk=parse_bytes(spec.buffer.volume_claim.size if spec.buffer.volume_claim else spec.buffer.disk),
     )
+
+
+def buffer_version(config: ShardConfig) -> str:
+    """Hash the sinks and the buffer of a configuration: what a pod on which events wait could be waiting for."""
+    text = msgspec.json.encode([config.sinks, config.buffer_memory, config.buffer_disk], order="deterministic")
+    return hashlib.sha256(text).hexdigest()[:10]
 
 
 # --- metadata -----------------------------------------------------------------------------------------------------
@@ -119,6 +136,7 @@ def shard_range(
     max_concurrency: int,
     config: ShardConfig,
     revision: str,
+    restart_at: str,
     hold: bool,
 ) -> Body:
     """Render a new ShardRange."""
@@ -127,6 +145,8 @@ def shard_range(
     )
     metadata = _child(gateway, names.range_name(gateway.metadata.name, shards))
     metadata["labels"] = _labels(gateway.metadata.name, bot_id)
+    if restart_at:
+        metadata["annotations"] = {ANNOTATION_RESTART_AT: restart_at}
     return _body(RANGES, metadata, spec=to_wire(spec))
 
 
@@ -204,6 +224,7 @@ def _pod_metadata(wanted: Wanted, owner: ShardRange, incarnation: int) -> Body:
             names.ANNOTATION_REVISION: owner.spec.revision,
             names.ANNOTATION_INCARNATION: str(incarnation),
             ANNOTATION_SECRET_VERSION: wanted.secret_version,
+            ANNOTATION_BUFFER: buffer_version(owner.spec.config),
         },
         "ownerReferences": _owner(RANGES, meta),
     }
@@ -221,12 +242,12 @@ def _pod_spec(wanted: Wanted, owner: ShardRange, template: PodTemplate) -> Body:
         "tolerations": [*_tolerations(), *template.tolerations],
         "topologySpreadConstraints": _spread(template, gateway),
         "containers": [_container(wanted, owner, template)],
-        "volumes": _volumes(wanted),
+        "volumes": _volumes(wanted, owner),
     }
     optional: Body = {
         "imagePullSecrets": list(template.image_pull_secrets),
         "nodeSelector": template.node_selector,
-        "affinity": template.affinity,
+        "affinity": _affinity(wanted, owner),
         "priorityClassName": template.priority_class_name,
     }
     return spec | {name: value for name, value in optional.items() if value}
@@ -238,7 +259,7 @@ def _container(wanted: Wanted, owner: ShardRange, template: PodTemplate) -> Body
         "image": wanted.image,
         "imagePullPolicy": template.image_pull_policy or wanted.pull_policy,
         "args": ["--namespace", owner.metadata.namespace, "--range", owner.metadata.name],
-        "env": [*template.env, *_identity_env()],
+        "env": [*template.env, *_identity_env(), _config_env(owner)],
         "ports": [{"name": "http", "containerPort": names.HTTP_PORT}],
         "readinessProbe": _probe("/readyz", periodSeconds=2, failureThreshold=2, timeoutSeconds=2),
         "livenessProbe": _probe("/healthz", periodSeconds=10, failureThreshold=3, timeoutSeconds=5),
@@ -259,6 +280,12 @@ def _probe(path: str, **rest: int) -> Body:
 def _identity_env() -> list[Body]:
     fields = {"SHARDWRIGHT_POD_NAME": "metadata.name", "SHARDWRIGHT_POD_UID": "metadata.uid"}
     return [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]
+
+
+def _config_env(owner: ShardRange) -> Body:
+    """Give the pod its configuration along: a container that starts anew must not read that of a later revision."""
+    text = msgspec.json.encode(owner.spec.config).decode()
+    return {"name": "SHARDWRIGHT_CONFIG", "value": text.replace("$(", "$$(")}  # Kubernetes expands $(NAME)
 
 
 def _pod_security() -> Body:
@@ -286,6 +313,17 @@ def _tolerations() -> list[Body]:
     return [{"key": key, **rest} for key in keys]
 
 
+_CORDON: Final = "node.kubernetes.io/unschedulable"
+
+
+def leaves(wanted: Wanted) -> bool:
+    """Say whether a pod made now would not come to a cordoned node again, and can run while its predecessor does."""
+    tolerated = {
+        (one.get("key") or _CORDON, one.get("effect") or "NoSchedule") for one in wanted.gateway.spec.pod.tolerations
+    }
+    return (_CORDON, "NoSchedule") not in tolerated and wanted.gateway.spec.buffer.volume_claim is None
+
+
 def _spread(template: PodTemplate, gateway: str) -> list[Body]:
     """Spread over nodes, where the user says nothing else; an empty list of theirs switches it off."""
     if template.topology_spread_constraints is not None:
@@ -295,13 +333,48 @@ def _spread(template: PodTemplate, gateway: str) -> list[Body]:
     return [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", **rest}]
 
 
-def _volumes(wanted: Wanted) -> list[Body]:
+def _affinity(wanted: Wanted, owner: ShardRange) -> Body | None:
+    """Bring the pods of a range with a claim together: a volume is mounted on one node at a time."""
+    template = wanted.gateway.spec.pod
+    if template.affinity is not None or wanted.gateway.spec.buffer.volume_claim is None:
+        return template.affinity
+    selector = {"matchLabels": {names.LABEL_RANGE: owner.metadata.name}}
+    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": selector}
+    preferred = [{"weight": 100, "podAffinityTerm": term}]
+    return {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+
+
+def claim(wanted: Wanted, owner: ShardRange) -> Body | None:
+    """Render the claim that a range's spool is in, if it is in one."""
+    volume_claim, meta = wanted.gateway.spec.buffer.volume_claim, owner.metadata
+    if volume_claim is None:
+        return None
+    spec: Body = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": volume_claim.size}}}
+    if volume_claim.storage_class_name is not None:
+        spec["storageClassName"] = volume_claim.storage_class_name
+    metadata = {
+        "name": names.claim_name(meta.name),
+        "namespace": meta.namespace,
+        "labels": {**_labels(wanted.gateway.metadata.name), names.LABEL_RANGE: meta.name},
+        "ownerReferences": _owner(RANGES, meta),
+    }
+    return _body(CLAIMS, metadata, spec=spec)
+
+
+def _state(wanted: Wanted, owner: ShardRange) -> Body:
+    """Give the volume of checkpoint and spool. Without a spool it is small."""
+    if wanted.gateway.spec.buffer.volume_claim is not None:
+        return {"persistentVolumeClaim": {"claimName": names.claim_name(owner.metadata.name)}}
+    return {"emptyDir": {"sizeLimit": str(max(_CHECKPOINT_ROOM, owner.spec.config.buffer_disk))}}
+
+
+def _volumes(wanted: Wanted, owner: ShardRange) -> list[Body]:
     reference = wanted.gateway.spec.token_secret_ref
     items = [{"key": reference.key, "path": posixpath.basename(names.TOKEN_FILE)}]
     token = {"secretName": reference.name, "defaultMode": 0o440, "items": items}
     return [
         {"name": "token", "secret": token},
-        {"name": "state", "emptyDir": {}},
+        {"name": "state", **_state(wanted, owner)},
         {"name": "api-access", "projected": {"defaultMode": 0o444, "sources": _api_access()}},
     ]
 

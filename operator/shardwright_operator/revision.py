@@ -21,9 +21,10 @@ def canonical(spec: GatewaySpec) -> dict[str, Any]:
     return {**wire, "transport": transport} if transport else wire
 
 
-def revision(spec: GatewaySpec) -> str:
-    """Hash the canonical spec into ten hexadecimal digits."""
-    text = msgspec.json.encode(canonical(spec), order="deterministic")
+def revision(spec: GatewaySpec, restart_at: str = "") -> str:
+    """Hash the canonical spec, and the text that asks for a restart, into ten hexadecimal digits."""
+    wanted = canonical(spec)
+    text = msgspec.json.encode({**wanted, "restartAt": restart_at} if restart_at else wanted, order="deterministic")
     return hashlib.sha256(text).hexdigest()[:10]
 
 

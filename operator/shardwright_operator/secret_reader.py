@@ -25,6 +25,10 @@ _MOUNT_LAG: Final = 120.0
 """Seconds that the kubelet may take to bring a changed Secret to a running pod."""
 
 
+_FORBIDDEN_PATIENCE: Final = 120.0
+"""Seconds for which a token goes on to be used that may no longer be read."""
+
+
 @dataclass(slots=True)
 class _Record:
     reference: SecretKeyRef
@@ -69,8 +73,8 @@ class SecretReader:
         try:
             state = await self._fetch(gateway.metadata.namespace, reference)
         except ForbiddenError:
-            if record is not None and record.state.token is not None:
-                raise  # it could be read before: the API server is coming up, or somebody is at the roles
+            if record is not None and record.state.token is not None and now - record.read_at < _FORBIDDEN_PATIENCE:
+                return record.state  # it could be read before: the API server is coming up, or somebody is at the roles
             state = tokens.forbidden(reference)
         self._records[key] = _updated(record, reference, state, now)
         return self._records[key].state

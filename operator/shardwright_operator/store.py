@@ -19,7 +19,16 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 from shardwright_api.resources import DiscordGateway, ObjectMeta, ShardRange, ShardState, ShardStatus
 from shardwright_operator.keys import BotKey, GatewayKey, Key, RangeKey
 from shardwright_operator.silence import Silence, Since, silence_limit
-from shardwright_operator.sums import GatewayTotals, RangeSummary, parked_row, range_of, summarise
+from shardwright_operator.sums import (
+    ANNOTATION_RESTART_AT,
+    GatewayTotals,
+    RangeSummary,
+    needs_renewal,
+    parked_row,
+    range_of,
+    refused_row,
+    summarise,
+)
 from shardwright_operator.views import Node, Pod, gateway_key, gateway_key_of, owner_uid, range_key
 
 
@@ -52,7 +61,30 @@ def version(text: str) -> int:
 
 
 def _rows(rows: tuple[ShardStatus, ...]) -> tuple[object, ...]:
-    return tuple((row.id, row.state, row.session is None, row.intents, row.close, row.message) for row in rows)
+    return tuple(
+        (
+            row.id,
+            row.state,
+            row.session is None,
+            row.intents,
+            row.identity,
+            row.close,
+            row.refused,
+            row.gap,
+            row.message,
+        )
+        for row in rows
+    )
+
+
+def gateway_concerns(old: DiscordGateway, new: DiscordGateway) -> bool:
+    """Say whether a change of a gateway is more than a status."""
+
+    def relevant(gateway: DiscordGateway) -> object:
+        meta = gateway.metadata
+        return meta.uid, meta.generation, meta.deletion_timestamp, meta.annotations.get(ANNOTATION_RESTART_AT)
+
+    return relevant(old) != relevant(new)
 
 
 def range_concerns(old: ShardRange, new: ShardRange) -> bool:
@@ -76,7 +108,8 @@ def budget_concerns(old: RangeSummary | None, new: RangeSummary | None) -> bool:
     def relevant(summary: RangeSummary | None) -> object:
         if summary is None:
             return None
-        return (summary.need, summary.open, summary.spent, summary.proof, summary.parked, summary.holds, summary.up)
+        rest = (summary.parked, summary.holds, summary.up)
+        return (summary.need, summary.renewals, summary.open, summary.spent, summary.proof, *rest)
 
     return relevant(old) != relevant(new)
 
@@ -110,11 +143,14 @@ class Unsettled(NamedTuple):
     since: float
 
 
-def may_be_under_way(shard_range: ShardRange) -> bool:
-    """Say whether a range may have spent an identify whose outcome is not in its rows."""
+def may_be_under_way(shard_range: ShardRange) -> int:
+    """Count the identifies that a range may have spent, and whose outcome is not in its rows: at least for a while."""
     status, shards = shard_range.status, len(range_of(shard_range.spec))
-    complete = sum(row.session is not None for row in status.shards) >= shards
-    return status.identifies_spent > 0 and not complete and parked_row(status.shards) is None
+    if not status.identifies_spent or parked_row(status.shards) is not None or refused_row(shard_range) is not None:
+        return 0
+    renewals = sum(needs_renewal(row, shard_range.spec.config) for row in status.shards)
+    incomplete = sum(row.session is not None for row in status.shards) < shards
+    return renewals or int(incomplete)
 
 
 def outcomes(known: ShardRange, new: ShardRange) -> int:
@@ -124,8 +160,9 @@ def outcomes(known: ShardRange, new: ShardRange) -> int:
     def shows(row: ShardStatus) -> bool:
         old = before.get(row.id)
         session = row.session is not None and (old is None or old.session != row.session)
-        refused = row.state is ShardState.PARKED and (old is None or old.state is not ShardState.PARKED)
-        return session or refused
+        parked = row.state is ShardState.PARKED and (old is None or old.state is not ShardState.PARKED)
+        refused = row.refused is not None and (old is None or old.refused != row.refused)
+        return session or parked or refused
 
     return sum(map(shows, new.status.shards))
 
@@ -192,6 +229,11 @@ class Store:
         unsettled = self._unsettled.get(key)
         return self._clock() - unsettled.since if unsettled is not None and unsettled.number else float("inf")
 
+    def unsettled(self, key: RangeKey) -> int:
+        """Count the identifies that a range has spent, and whose outcome has not been seen."""
+        unsettled = self._unsettled.get(key)
+        return unsettled.number if unsettled is not None else 0
+
     def silent(self) -> int:
         """Count the ranges whose holder is silent."""
         return sum(silence.silent for silence in self._silences.values())
@@ -211,8 +253,7 @@ class Store:
         self.gateways[key] = gateway
         if key not in self._bots and gateway.status.bot_id:
             self.bind(key, gateway.status.bot_id)
-        same = known is not None and known.metadata.uid == gateway.metadata.uid
-        if known is None or not same or known.metadata.generation != gateway.metadata.generation:
+        if known is None or gateway_concerns(known, gateway):
             self._enqueue(key)
 
     def drop_gateway(self, key: GatewayKey, uid: str) -> None:
@@ -304,8 +345,9 @@ class Store:
         silence = self.silence(key.namespace)
         if known is None:
             silence.seen(key, now)
-            if may_be_under_way(new):
-                self._unsettled[key] = Unsettled(1, now)
+            under_way = may_be_under_way(new)
+            if under_way:
+                self._unsettled[key] = Unsettled(under_way, now)
             return
         if known.status.heartbeat_time != new.status.heartbeat_time:
             quiet = silence.freshness(key)
@@ -374,7 +416,7 @@ class Store:
         if not newer(node, known):
             return
         self.nodes[node.metadata.name] = node
-        if known is None or known.ready != node.ready:
+        if known is None or (known.ready, known.spec) != (node.ready, node.spec):
             self._node_changed(node.metadata.name)
 
     def drop_node(self, name: str) -> None:
@@ -389,6 +431,11 @@ class Store:
         node = self.nodes.get(pod.spec.node_name)
         return node is None or not node.ready
 
+    def node_cordoned(self, pod: Pod) -> bool:
+        """Say whether the pod's node takes no new pods. Without rights on nodes, nothing is known."""
+        node = self.nodes.get(pod.spec.node_name)
+        return node is not None and node.spec.unschedulable
+
     def _pod_changed(self, pod: Pod) -> None:
         self.refresh(pod.range_key)
         self._enqueue(pod.range_key)
@@ -401,21 +448,28 @@ class Store:
 
     # --- whole lists: of one namespace, or of all (an empty name), read at resource version `at`
 
-    def all_gateways(self, listed: Iterable[DiscordGateway], namespace: str, at: str) -> None:
-        """Take a full list of gateways."""
+    def all_gateways(
+        self, listed: Iterable[DiscordGateway], namespace: str, at: str, unreadable: Container[str] = ()
+    ) -> None:
+        """Take a full list of gateways; `unreadable`: UIDs of those in it that could not be decoded."""
         present = {gateway.metadata.uid: gateway for gateway in listed}
         for gateway in present.values():
             self.put_gateway(gateway)
         for gateway in _vanished(self.gateways.values(), present, namespace, at):
+            if gateway.metadata.uid in unreadable:
+                continue
             self.drop_gateway(gateway_key(gateway), gateway.metadata.uid)
 
-    def all_ranges(self, listed: Iterable[ShardRange], namespace: str, at: str) -> None:
-        """Take a full list of ranges."""
+    def all_ranges(
+        self, listed: Iterable[ShardRange], namespace: str, at: str, unreadable: Container[str] = ()
+    ) -> None:
+        """Take a full list of ranges; `unreadable`: UIDs of those in it that could not be decoded."""
         present = {shard_range.metadata.uid: shard_range for shard_range in listed}
         for shard_range in present.values():
             self.put_range(shard_range)
         for shard_range in _vanished(self.ranges.values(), present, namespace, at):
-            self.drop_range(range_key(shard_range), shard_range.metadata.uid)
+            if shard_range.metadata.uid not in unreadable:
+                self.drop_range(range_key(shard_range), shard_range.metadata.uid)
 
     def all_pods(self, listed: Iterable[Pod], namespace: str, at: str) -> None:
         """Take a full list of pods."""

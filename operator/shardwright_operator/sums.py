@@ -7,9 +7,10 @@ is kept as small sets of the exceptions.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -27,7 +28,10 @@ ANNOTATION_PARKED_CODE: Final = "shardwright.dev/parked-code"
 """On a ShardRange: the close code with which Discord refused the bot. It stands until a retry is granted or works."""
 ANNOTATION_FAILED_REVISION: Final = "shardwright.dev/failed-revision"
 """On a ShardRange: the revision to which a hand-over failed and was taken back."""
-
+ANNOTATION_STAYS: Final = "shardwright.dev/stays-on-node"
+"""On a ShardRange: the UID of the pod that stays on its cordoned node, because its successor did not come up."""
+ANNOTATION_RESTART_AT: Final = "shardwright.dev/restart-at"
+"""On a DiscordGateway: any text; another one rolls all pods. On a ShardRange: the text that its revision was made with."""
 ANNOTATION_PARKED_GENERATION: Final = "shardwright.dev/parked-generation"
 """On a ShardRange: the generation of the gateway when Discord refused the bot."""
 PARKED_ANNOTATIONS: Final = (
@@ -39,17 +43,16 @@ PARKED_ANNOTATIONS: Final = (
 
 UNDER_WAY: Final = frozenset({ShardState.IDENTIFYING})
 """States in which an identify is already spent: it waits for its bucket, perhaps for long, or its session is about to come."""
-ALIVE: Final = frozenset({ShardState.READY, ShardState.RESUMING})
-"""States in which a session goes on, whatever it identified with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A shard that Discord answered with a fatal code."""
+    """A shard that Discord answered with a fatal code. `renewal`: its old session goes on, only the new one is refused."""
 
     shard: int
     code: int
     message: str
+    renewal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +65,15 @@ class LiveSpec:
     gateway_url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What a session says of itself once, when it identifies; `presence` as JSON."""
-
-    intents: int
-    large_threshold: int | None
-    presence: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangeSummary:
     """What one range contributes.
 
     `up`: every shard ready, held by the active pod, sinks available; whether it was heard lately is `freshness`.
-    `need`: shards that must identify and have not begun, `under_way`: those that have. `open`: granted and not spent. `proof`: a shard is READY with
-    the intents of the range, so the token and these intents are known to be good.
+    `need`: shards without a session that have not begun to identify, `under_way`: those that have. `renewals`: shards whose
+    session goes on and has another identity than the range. `open`: granted and not spent. `proof`: a shard is READY with
+    the identity of the range, so the token and these intents are known to be good. `restart_at`: what the revision was
+    made with. `gaps`: shards with a gap that is not told yet.
     """
 
     shards: int
@@ -90,8 +86,9 @@ class RangeSummary:
     latencies: int
     revision: str
     live: LiveSpec
-    identity: Identity
+    identity: str
     need: int
+    renewals: int
     under_way: int
     open: int
     spent: int
@@ -102,6 +99,13 @@ class RangeSummary:
     parked: Parked | None
     sink_trouble: str
     sinks_known: bool
+    restart_at: str
+    gaps: int
+
+    @property
+    def stuck(self) -> bool:
+        """Whether Discord refuses a shard that has no session to go on with."""
+        return self.parked is not None and not self.parked.renewal
 
     @property
     def ready(self) -> bool:
@@ -119,10 +123,17 @@ def live_spec(spec: RangeSpec) -> LiveSpec:
     return LiveSpec(spec.hold, spec.max_concurrency, spec.config.heartbeat_seconds, spec.config.gateway_url)
 
 
-def identity(config: ShardConfig) -> Identity:
-    """Take what an identify says out of a configuration."""
-    presence = msgspec.json.encode(config.presence, order="deterministic").decode()
-    return Identity(config.intents, config.large_threshold, presence)
+def identity_hash(*, intents: int, presence: dict[str, Any] | None, large_threshold: int | None) -> str:
+    """Hash what only a new IDENTIFY can change into ten hexadecimal digits."""
+    text = msgspec.json.encode([intents, presence, large_threshold], order="deterministic")
+    return hashlib.sha256(text).hexdigest()[:10]
+
+
+def identity(config: ShardConfig) -> str:
+    """Give the identity of a configuration, also where an older operator rendered it without one."""
+    return config.identity or identity_hash(
+        intents=config.intents, presence=config.presence, large_threshold=config.large_threshold
+    )
 
 
 def range_of(spec: RangeSpec) -> Range:
@@ -130,14 +141,20 @@ def range_of(spec: RangeSpec) -> Range:
     return Range(spec.first, spec.last, spec.total)
 
 
-def has_session(row: ShardStatus, intents: int) -> bool:
-    """Say whether a shard has a session that it can go on with."""
-    return row.session is not None and (row.intents in {None, intents} or row.state in ALIVE)
+def same_identity(row: ShardStatus, config: ShardConfig) -> bool:
+    """Say whether a session was identified as a configuration asks. A row without an identity is judged by its intents."""
+    return row.intents in {None, config.intents} if not row.identity else row.identity == identity(config)
 
 
-def needs_identify(row: ShardStatus, intents: int) -> bool:
-    """Say whether a shard must identify and has not begun."""
-    return not (row.state in UNDER_WAY or row.state is ShardState.PARKED or has_session(row, intents))
+def needs_identify(row: ShardStatus) -> bool:
+    """Say whether a shard must identify and has not begun: it has no session to resume."""
+    return row.session is None and row.state not in {*UNDER_WAY, ShardState.PARKED}
+
+
+def needs_renewal(row: ShardStatus, config: ShardConfig) -> bool:
+    """Say whether a shard's session is to be replaced by one with the identity of the range."""
+    alive = row.session is not None and row.state not in {*UNDER_WAY, ShardState.PARKED}
+    return alive and not same_identity(row, config)
 
 
 def parked_row(rows: tuple[ShardStatus, ...]) -> ShardStatus | None:
@@ -145,13 +162,22 @@ def parked_row(rows: tuple[ShardStatus, ...]) -> ShardStatus | None:
     return next((row for row in rows if row.state is ShardState.PARKED), None)
 
 
-def _parked(shard_range: ShardRange) -> Parked | None:
-    """Say whether a range is parked: a shard says so, or did, before its container was started anew."""
+def refused_row(shard_range: ShardRange) -> ShardStatus | None:
+    """Find a shard whose renewal Discord refuses."""
+    rows, config = shard_range.status.shards, shard_range.spec.config
+    return next((row for row in rows if row.refused is not None and needs_renewal(row, config)), None)
+
+
+def _parked(shard_range: ShardRange, renewals: int) -> Parked | None:
+    """Say what Discord refuses of a range: a shard says so, or did, before its container was started anew."""
     row = parked_row(shard_range.status.shards)
     if row is not None:
         return Parked(row.id, row.close or 0, row.message or "")
+    row = refused_row(shard_range)
+    if row is not None:
+        return Parked(row.id, row.refused or 0, row.message or "", renewal=True)
     noted = shard_range.metadata.annotations.get(ANNOTATION_PARKED_CODE, "")
-    return Parked(shard_range.spec.first, int(noted), "") if noted.isdecimal() else None
+    return Parked(shard_range.spec.first, int(noted), "", renewals > 0) if noted.isdecimal() else None
 
 
 def _states(rows: tuple[ShardStatus, ...], shards: int) -> tuple[tuple[ShardState, int], ...]:
@@ -168,13 +194,14 @@ def _sink_trouble(shard_range: ShardRange) -> str:
 def summarise(shard_range: ShardRange, active: Pod | None, freshness: Freshness) -> RangeSummary:
     """Sum a range up. `active` is the pod that `spec.activePod` names, if it exists."""
     spec, status = shard_range.spec, shard_range.status
-    rows, intents = status.shards, spec.config.intents
+    rows, config = status.shards, spec.config
     shards = len(range_of(spec))
     holds = bool(status.holder) and status.holder == spec.active_pod and active is not None and active.usable
     all_ready = sum(row.state is ShardState.READY for row in rows) >= shards
     trouble = _sink_trouble(shard_range)
     failed = shard_range.metadata.annotations.get(ANNOTATION_FAILED_REVISION) == spec.revision
     latencies = [row.latency for row in rows if row.latency is not None]
+    renewals = sum(needs_renewal(row, config) for row in rows)
     return RangeSummary(
         shards=shards,
         states=_states(rows, shards),
@@ -186,18 +213,21 @@ def summarise(shard_range: ShardRange, active: Pod | None, freshness: Freshness)
         latencies=len(latencies),
         revision=spec.revision,
         live=live_spec(spec),
-        identity=identity(spec.config),
+        identity=identity(config),
         under_way=sum(row.state in UNDER_WAY for row in rows),
-        need=shards - len(rows) + sum(needs_identify(row, intents) for row in rows),
+        need=shards - len(rows) + sum(map(needs_identify, rows)),
+        renewals=renewals,
         open=max(0, spec.identify_grant - status.identifies_spent),
         spent=status.identifies_spent,
         sessions=sum(row.session is not None for row in rows),
-        proof=holds and any(row.state is ShardState.READY and row.intents in {None, intents} for row in rows),
+        proof=holds and any(row.state is ShardState.READY and same_identity(row, config) for row in rows),
         moving=not holds or (active is not None and active.revision != spec.revision and not failed),
         failed=failed,
-        parked=_parked(shard_range),
+        parked=_parked(shard_range, renewals),
         sink_trouble=trouble,
         sinks_known=bool(status.sinks),
+        restart_at=shard_range.metadata.annotations.get(ANNOTATION_RESTART_AT, ""),
+        gaps=sum(row.gap is not None for row in rows),
     )
 
 
@@ -214,17 +244,27 @@ class GatewayTotals:
     latency_sum: int = 0
     latencies: int = 0
     need: int = 0
+    renewals: int = 0
     open: int = 0
     sinks_known: int = 0
-    runs: Counter[tuple[str, Identity]] = field(default_factory=Counter)
+    gaps: int = 0
+    revisions: Counter[str] = field(default_factory=Counter)
+    restarts: Counter[str] = field(default_factory=Counter)
     live: Counter[LiveSpec] = field(default_factory=Counter)
     not_up: set[RangeKey] = field(default_factory=set)
     unheard: set[RangeKey] = field(default_factory=set)
     moving: set[RangeKey] = field(default_factory=set)
     failed: set[RangeKey] = field(default_factory=set)
     proven: set[RangeKey] = field(default_factory=set)
+    renewing: set[RangeKey] = field(default_factory=set)
     parked: dict[RangeKey, Parked] = field(default_factory=dict)
+    """What Discord refuses, renewals included."""
     sink_troubles: dict[RangeKey, str] = field(default_factory=dict)
+
+    @property
+    def stuck(self) -> dict[RangeKey, Parked]:
+        """The ranges with a shard that Discord refuses, and that has no session to go on with."""
+        return {key: parked for key, parked in self.parked.items() if not parked.renewal}
 
     def replace(self, key: RangeKey, old: RangeSummary | None, new: RangeSummary | None) -> None:
         """Take a range's old summary away and add its new one."""
@@ -243,15 +283,26 @@ class GatewayTotals:
         self.latency_sum += sign * summary.latency_sum
         self.latencies += sign * summary.latencies
         self.need += sign * summary.need
+        self.renewals += sign * summary.renewals
         self.open += sign * summary.open
         self.sinks_known += sign * summary.sinks_known
-        self.runs[summary.revision, summary.identity] += sign
+        self.gaps += sign * summary.gaps
+        self.revisions[summary.revision] += sign
+        self.restarts[summary.restart_at] += sign
         self.live[summary.live] += sign
         for state, count in summary.states:
             self.states[state] += sign * count
 
     def _unmark(self, key: RangeKey) -> None:
-        for marks in (self.members, self.not_up, self.unheard, self.moving, self.failed, self.proven):
+        for marks in (
+            self.members,
+            self.not_up,
+            self.unheard,
+            self.moving,
+            self.failed,
+            self.proven,
+            self.renewing,
+        ):
             marks.discard(key)
         self.parked.pop(key, None)
         self.sink_troubles.pop(key, None)
@@ -264,6 +315,7 @@ class GatewayTotals:
             (self.moving, summary.moving),
             (self.failed, summary.failed),
             (self.proven, summary.proof),
+            (self.renewing, summary.renewals > 0),
         )
         for members, marked in marks:
             if marked:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
+
 from shardwright_api.names import ANNOTATION_INCARNATION, ANNOTATION_REVISION, LABEL_GATEWAY, LABEL_RANGE
 from shardwright_api.resources import DiscordGateway, Model, ObjectMeta, ShardRange
 from shardwright_operator.keys import GatewayKey, RangeKey
 
 ANNOTATION_SECRET_VERSION: Final = "shardwright.dev/secret-version"  # noqa: S105 - the name of an annotation
 """On a pod: the resource version of the token's Secret when the pod was made."""
+
+
+ANNOTATION_BUFFER: Final = "shardwright.dev/buffer-version"
+"""On a pod: the hash of the sinks and the buffer that it was made with."""
 
 
 class ListMeta(Model, frozen=True, rename={"resource_version": "resourceVersion", "continue_": "continue"}):
@@ -87,6 +93,11 @@ class Pod(Model, frozen=True):
         return self.metadata.annotations.get(ANNOTATION_SECRET_VERSION, "")
 
     @property
+    def buffer_version(self) -> str:
+        """The hash of the pod's sinks and buffer; an empty string where an older operator made the pod."""
+        return self.metadata.annotations.get(ANNOTATION_BUFFER, "")
+
+    @property
     def range_key(self) -> RangeKey:
         """The range that the pod was made for."""
         return RangeKey(self.metadata.namespace, self.metadata.labels.get(LABEL_RANGE, ""))
@@ -133,6 +144,12 @@ class Pod(Model, frozen=True):
         return self.status.phase == "Running" and not self.ready
 
 
+class NodeSpec(Model, frozen=True):
+    """Spec of a node."""
+
+    unschedulable: bool = False
+
+
 class NodeStatus(Model, frozen=True):
     """Status of a node."""
 
@@ -143,6 +160,7 @@ class Node(Model, frozen=True):
     """A node."""
 
     metadata: ObjectMeta
+    spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
 
     @property
@@ -186,6 +204,12 @@ class LeaseList(Model, frozen=True):
     items: tuple[Lease, ...] = ()
 
 
+class Named(Model, frozen=True):
+    """An object of which nothing but its metadata is known."""
+
+    metadata: ObjectMeta
+
+
 class GatewayList(Model, frozen=True):
     """A page of DiscordGateways, each undecoded: one that does not fit must not hide the others."""
 
@@ -194,10 +218,10 @@ class GatewayList(Model, frozen=True):
 
 
 class RangeList(Model, frozen=True):
-    """A page of ShardRanges."""
+    """A page of ShardRanges, each undecoded: one that does not fit must not hide the others."""
 
     metadata: ListMeta
-    items: tuple[ShardRange, ...] = ()
+    items: tuple[msgspec.Raw, ...] = ()
 
 
 def owner_uid(metadata: ObjectMeta) -> str:

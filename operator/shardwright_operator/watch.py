@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Container
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -20,7 +20,7 @@ from shardwright_api.resources import ShardRange
 from shardwright_operator.errors import ApiError, GoneError, NotFoundError, OperatorError, api_error
 from shardwright_operator.keys import RangeKey
 from shardwright_operator.kube import RANGES, Kube
-from shardwright_operator.views import RangeList, range_key
+from shardwright_operator.views import Named, RangeList
 from shardwright_operator.workqueue import backoff
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ class _Failure(msgspec.Struct, frozen=True):
 class Sink(Protocol):
     """Who takes what the watch sees."""
 
-    def all_ranges(self, listed: list[ShardRange], namespace: str, at: str) -> None:
-        """Take a full list."""
+    def all_ranges(self, listed: list[ShardRange], namespace: str, at: str, unreadable: Container[str]) -> None:
+        """Take a full list; `unreadable`: UIDs of those in it that could not be decoded."""
 
     def put_range(self, shard_range: ShardRange) -> None:
         """Take a range that appeared or changed."""
@@ -75,16 +75,38 @@ class Sink(Protocol):
         """Take note that the watch of a namespace broke."""
 
 
-async def list_ranges(kube: Kube, namespace: str) -> tuple[list[ShardRange], str]:
-    """Read all pages; give the ranges and the list's version."""
-    found: list[ShardRange] = []
+class Listed(NamedTuple):
+    """A full list: what is in it, the UIDs of what could not be decoded, and the list's version."""
+
+    ranges: list[ShardRange]
+    unreadable: set[str]
+    version: str
+
+
+def read(raw: msgspec.Raw) -> ShardRange | Named:
+    """Decode a ShardRange; of one that does not fit, which is logged, its metadata alone."""
+    try:
+        return msgspec.json.decode(raw, type=ShardRange)
+    except msgspec.ValidationError as error:
+        named = msgspec.json.decode(raw, type=Named)
+        log.error("ShardRange %s/%s: %s", named.metadata.namespace, named.metadata.name, error)  # noqa: TRY400 - the message says it all
+        return named
+
+
+async def list_ranges(kube: Kube, namespace: str) -> Listed:
+    """Read all pages."""
+    found = Listed([], set(), "")
     after = ""
     while True:
         page = msgspec.json.decode(await kube.list(RANGES, namespace, after=after), type=RangeList)
-        found.extend(page.items)
+        for one in map(read, page.items):
+            if isinstance(one, ShardRange):
+                found.ranges.append(one)
+            else:
+                found.unreadable.add(one.metadata.uid)
         after = page.metadata.continue_
         if not after:
-            return found, page.metadata.resource_version
+            return found._replace(version=page.metadata.resource_version)
 
 
 class RangeWatch:
@@ -120,12 +142,17 @@ class RangeWatch:
         log.warning("The watch of ShardRanges broke%s, again in %.1f s: %s", hint, delay, error)
 
     async def _round(self) -> None:
-        listed, version = await list_ranges(self._kube, self._namespace)
-        self._sink.all_ranges(listed, self._namespace, version)
+        version = await self.verify()
         self.synced.set()
         self.last_try = self._clock()
         for _ in range(_FOLLOWS):
             version = await self._follow(version)
+
+    async def verify(self) -> str:
+        """List everything; give the list's version."""
+        listed = await list_ranges(self._kube, self._namespace)
+        self._sink.all_ranges(listed.ranges, self._namespace, listed.version, listed.unreadable)
+        return listed.version
 
     async def _follow(self, version: str) -> str:
         """Follow one watch to its end; give the version to go on from."""
@@ -146,12 +173,12 @@ class RangeWatch:
             raise _failure(event.object)
         if event.type == "BOOKMARK":
             return msgspec.json.decode(event.object, type=_Bookmark).metadata.resource_version
-        shard_range = msgspec.json.decode(event.object, type=ShardRange)
+        one = read(event.object)
         if event.type == "DELETED":
-            self._sink.drop_range(range_key(shard_range), shard_range.metadata.uid)
-        else:
-            self._sink.put_range(shard_range)
-        return shard_range.metadata.resource_version
+            self._sink.drop_range(RangeKey(one.metadata.namespace, one.metadata.name), one.metadata.uid)
+        elif isinstance(one, ShardRange):
+            self._sink.put_range(one)
+        return one.metadata.resource_version
 
 
 def _failure(raw: msgspec.Raw) -> ApiError:

@@ -35,10 +35,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--namespace", required=True, help="namespace of the ShardRange")
     parser.add_argument("--range", required=True, help="name of the ShardRange that this pod serves")
     parser.add_argument("--token-file", type=Path, default=Path(names.TOKEN_FILE), help="file with the bot's token")
+    parser.add_argument("--state-dir", type=Path, default=Path(names.STATE_DIR), help="for checkpoint and spool")
     parser.add_argument("--http-port", type=int, default=names.HTTP_PORT, help="port of /healthz, /readyz, /metrics")
     parser.add_argument("--log-level", default=os.environ.get("SHARDWRIGHT_LOG_LEVEL", "info"))
     parser.add_argument("--pod-name", default=os.environ.get("SHARDWRIGHT_POD_NAME", ""))
     parser.add_argument("--pod-uid", default=os.environ.get("SHARDWRIGHT_POD_UID", ""))
+    parser.add_argument("--config", default=os.environ.get("SHARDWRIGHT_CONFIG", ""), help="the ShardConfig, in JSON")
     return parser.parse_args(arguments)
 
 
@@ -71,7 +73,7 @@ def make_sinks(view: View) -> list[Sink]:
     return [make_sink(sink, bot=view.spec.bot_id) for sink in view.spec.config.sinks]
 
 
-async def run_pod(coordinator: Coordinator, *, token_file: Path, http_port: int) -> None:
+async def run_pod(coordinator: Coordinator, *, token_file: Path, http_port: int, state_dir: Path) -> None:
     """Run a pod with its HTTP door until SIGTERM or SIGINT."""
     pod = Pod(
         coordinator,
@@ -79,6 +81,7 @@ async def run_pod(coordinator: Coordinator, *, token_file: Path, http_port: int)
         read_token=lambda: check_bot(token_reader(token_file), coordinator.view.spec.bot_id),
         random=random.random,
         tls=ssl.create_default_context(),
+        state_dir=state_dir,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -94,9 +97,13 @@ async def run_pod(coordinator: Coordinator, *, token_file: Path, http_port: int)
 
 async def _main(options: argparse.Namespace) -> None:
     coordinator = in_cluster(
-        namespace=options.namespace, range_name=options.range, pod_name=options.pod_name, pod_uid=options.pod_uid
+        namespace=options.namespace,
+        range_name=options.range,
+        pod_name=options.pod_name,
+        pod_uid=options.pod_uid,
+        config=options.config,
     )
-    await run_pod(coordinator, token_file=options.token_file, http_port=options.http_port)
+    await run_pod(coordinator, token_file=options.token_file, http_port=options.http_port, state_dir=options.state_dir)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from websockets.uri import parse_uri
 
 from shardwright_api.discord import API_VERSION, USER_AGENT
 from shardwright_api.resources import Compression
-from shardwright_shard.errors import GatewayProtocolError
+from shardwright_shard.errors import GatewayProtocolError, TooLarge
 from shardwright_shard.frames import FrameReader
 from shardwright_shard.inflate import MAX_EVENT, Inflater, make_inflater
 
@@ -34,6 +34,8 @@ RECEIVE_BUFFER: Final = 256 * 1024
 CONNECT_TIMEOUT: Final = 10.0
 LINGER: Final = 1.0
 """Seconds to wait for the peer's end of the closing handshake."""
+MAX_READ: Final = 4 * MAX_EVENT
+"""Bytes that one read may inflate to. What is more is fetched again by the next RESUME, in other pieces."""
 _MAX_HEAD: Final = 64 * 1024
 
 _buffer = memoryview(bytearray(RECEIVE_BUFFER))
@@ -194,11 +196,15 @@ class Connection(asyncio.BufferedProtocol):
     def _read(self, data: memoryview) -> None:
         found: list[bytes] = []
         failure: GatewayProtocolError | None = None
+        size = 0
         try:
             for part in self._frames.feed(data):
                 message = self.inflater.inflate(part)
                 if message is not None:
                     found.append(message)
+                    size += len(message)
+                    if size > MAX_READ:
+                        raise TooLarge(f"one read inflates to more than {MAX_READ} bytes")
             failure = self._frames.failure
         except GatewayProtocolError as error:
             failure = error

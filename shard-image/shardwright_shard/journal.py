@@ -6,17 +6,43 @@ leaves the journal when every reader has acknowledged it; only then does its ses
 RESUME from there misses nothing.
 
 Who calls: sessions append (one batch per read of a socket), the journal then wakes each sink once per append. Sinks
-take, acknowledge and rewind. Nothing here waits or fails: a sink that is away simply does not move its positions, the
+take, acknowledge and rewind. Nothing of that waits or fails: a sink that is away simply does not move its positions, the
 journal grows, and `full` tells the sessions to stop reading. Order per session holds because positions are given in
 order and acknowledgements are cumulative.
+
+With a spool (`spool.py`) the oldest part of the journal lies on disk, as chunks, and the rest in memory. `run` moves to
+disk all that is in memory as soon as something has waited for `SPOOL_AFTER` seconds, or memory is half full; `secure`
+does so at once. What is on disk leaves memory; who reads there gets it chunk by chunk. A sink that keeps up reads from
+memory, whatever another one leaves on disk. Where the disk takes no more, events stay in memory, reading pauses, and
+the disk is tried again every `RETRY` seconds. A disk that does not give back what it got is told by `on_broken`: only a
+new start, which resumes from what is intact, can help.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from shardwright_shard.spool import Chunk, Segment, Spool
+
+log = logging.getLogger(__name__)
+
+SPOOL_AFTER: Final = 2.0
+"""Seconds that an event may wait in memory alone."""
+RETRY: Final = 5.0
+"""Seconds after which a disk that refused is tried again."""
+JOB: Final = 4 * 1024 * 1024
+"""Bytes that are written and synced at a time: memory is free again after each."""
+_LOOKS: Final = 4
+"""How often `run` looks within `SPOOL_AFTER`."""
+InThread = Callable[..., Awaitable[Any]]
+"""Runs a function with its arguments off the event loop: `asyncio.to_thread`."""
 
 
 class Source:
@@ -38,13 +64,20 @@ class Event(NamedTuple):
     """One event: sequence, name and the gateway message byte for byte.
 
     `name` is Discord's (`MESSAGE_CREATE`), or begins with `shardwright.` for events of our own. `seq` is None for events
-    without an id (RESUMED). `backfill` marks a GUILD_CREATE that follows READY rather than a join.
+    without a stable sequence (RESUMED, `shardwright.gap`): `mark` then ends their id. `backfill` marks a GUILD_CREATE
+    that follows READY rather than a join.
     """
 
     seq: int | None
     name: str
     payload: bytes
     backfill: bool = False
+    mark: str | None = None
+
+    @property
+    def last(self) -> str:
+        """Give the last part of the event's id: `<bot>:<session>:<last>`."""
+        return str(self.seq) if self.mark is None else self.mark
 
 
 class Batch:
@@ -76,10 +109,16 @@ class Batch:
 class Reader:
     """A sink's view of the journal. Its positions satisfy `acked <= next <= journal.end`."""
 
-    def __init__(self, journal: Journal, position: int) -> None:
+    def __init__(self, journal: Journal, position: int, name: str) -> None:
         self._journal = journal
+        self.name = name
         self.acked = position
         self.next = position
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is more to take."""
+        return self.next < self._journal.end
 
     @property
     def pending(self) -> int:
@@ -87,7 +126,10 @@ class Reader:
         return self._journal.end - self.acked
 
     def take(self, limit: int = 1024) -> list[Batch]:
-        """Take whole batches from the read position on until they hold `limit` events; fewer are all there is."""
+        """Take whole batches from the read position on until they hold `limit` events, or as many as are at hand.
+
+        Nothing is all there is; what lies on disk comes chunk by chunk.
+        """
         batches = self._journal.since(self.next, limit)
         if batches:
             self.next = batches[-1].end
@@ -105,7 +147,7 @@ class Reader:
 
 
 class Journal:
-    """The pod's bounded list of events. `full` above `limit` bytes, until below half of it."""
+    """The pod's list of events. `full` above `limit` bytes in memory, until below half of it."""
 
     def __init__(
         self,
@@ -114,24 +156,51 @@ class Journal:
         on_full: Callable[[], None] = lambda: None,
         on_room: Callable[[], None] = lambda: None,
         on_empty: Callable[[], None] = lambda: None,
+        on_broken: Callable[[Exception], None] = lambda _: None,
+        in_thread: InThread = asyncio.to_thread,
     ) -> None:
         self._batches: deque[Batch] = deque()
+        self._chunks: deque[Chunk] = deque()
         self._readers: list[Reader] = []
         self._wakes: list[Callable[[], None]] = []
         self._on_full = on_full
         self._on_room = on_room
         self._on_empty = on_empty
-        self._limit = limit
+        self._on_broken = on_broken
+        self._in_thread = in_thread
+        self.disk = asyncio.Lock()
+        """Held while files of the spool change."""
+        self._crowded = asyncio.Event()
+        self._retry_at = 0.0
+        self._spooled = 0
+        """From this position on everything that waits is in memory."""
+        self.spool: Spool | None = None
+        self.refused: str | None = None
+        """Why the disk takes nothing at present."""
+        self.spool_size = 0
+        """Bytes on disk that wait for a sink."""
         self.end = 0
         self.size = 0
+        """Bytes in memory."""
         self.full = False
+        self.resize(limit)
 
-    def reader(self, wake: Callable[[], None]) -> Reader:
+    def resize(self, limit: int) -> None:
+        """Set how many bytes may wait in memory."""
+        self._limit = limit
+        self._watermark = limit // 2 if self.spool is not None else limit
+
+    def reader(self, wake: Callable[[], None], name: str = "") -> Reader:
         """Add a reader at the end; `wake` is called after each append and must not block or raise."""
-        reader = Reader(self, self.end)
+        reader = Reader(self, self.end, name)
         self._readers.append(reader)
         self._wakes.append(wake)
         return reader
+
+    @property
+    def empty(self) -> bool:
+        """Whether every reader has acknowledged everything."""
+        return not self._batches and not self._chunks
 
     def append(self, source: Source, events: list[Event], time: float) -> None:
         """Append the events of one read and wake every sink once."""
@@ -141,43 +210,210 @@ class Journal:
         self.size += batch.size
         for wake in self._wakes:
             wake()
+        if self.size > self._watermark:
+            self._crowd()
+
+    def _crowd(self) -> None:
+        self._crowded.set()
         if self.size > self._limit and not self.full:
             self.full = True
             self._on_full()
 
     def since(self, position: int, limit: int) -> list[Batch]:
-        """Give batches from `position` on, oldest first, until they hold `limit` events; the first may be cut in front."""
+        """Give batches from `position` on, oldest first, until they hold `limit` events; the first may be cut in front.
+
+        Where `position` lies on disk, they end with its chunk.
+        """
         if position >= self.end:
             return []
+        if position < self._spooled:
+            return _cut_out(self._load(position), position, limit)
         if self._batches[-1].position <= position:
             return [self._batches[-1].tail(position)]
-        found: list[Batch] = []
-        first = bisect_right(self._batches, position, key=lambda batch: batch.position) - 1
-        for index in range(first, len(self._batches)):  # near either end of a deque, an index is cheap
-            found.append(self._batches[index].tail(position))
-            limit -= len(found[-1].events)
-            if limit <= 0:
-                break
-        return found
+        return _cut_out(self._batches, position, limit)
+
+    def _load(self, position: int) -> list[Batch]:
+        """Give the chunk that holds a position; nothing, and the word that it is broken, where it cannot be read."""
+        assert self.spool is not None
+        chunk = self._chunks[bisect_right(self._chunks, position, key=lambda chunk: chunk.position) - 1]
+        try:
+            return self.spool.load(chunk)
+        except Exception as error:  # noqa: BLE001 - whatever it is, a sink in the middle of an append must not meet it
+            self._on_broken(error)
+            return []
 
     def trim(self) -> None:
         """Forget what every reader has acknowledged, and move the sessions' `acked` sequences."""
         acked = min(reader.acked for reader in self._readers)
+        if self._chunks:
+            self._trim_chunks(acked)
         while self._batches and self._batches[0].end <= acked:
             batch = self._batches.popleft()
             self.size -= batch.size
             _settle(batch, len(batch.events))
         if self._batches and self._batches[0].position < acked:
             _settle(self._batches[0], acked - self._batches[0].position)
-        if self.full and self.size <= self._limit // 2:
-            self.full = False
-            self._on_room()
-        if not self._batches:
+        if self.full:
+            self._tell_room()
+        if not self._batches and not self._chunks:
             self._on_empty()
 
+    def _trim_chunks(self, acked: int) -> None:
+        assert self.spool is not None
+        while self._chunks and self._chunks[0].end <= acked:
+            chunk = self._chunks.popleft()
+            self.spool_size -= chunk.size
+            self.spool.release(chunk)
+            for source, last in chunk.lasts:
+                if last is not None and last > (source.acked or 0):
+                    source.acked = last
+
+    def _tell_room(self) -> None:
+        if self.size <= self._limit // 2:
+            self.full = False
+            self._on_room()
+
+    # --- the spool ----------------------------------------------------------------------------------------------
+
+    def use(self, spool: Spool, chunks: list[Chunk], positions: Mapping[str, int]) -> None:
+        """Spool from now on. A journal that never held anything begins with `chunks`, and with the readers' positions.
+
+        A reader without a position begins at the first chunk.
+        """
+        assert not chunks or not self.end, "only a journal that never held anything takes over what another one left"
+        self.spool = spool
+        self.resize(self._limit)
+        if not chunks:
+            return
+        self._chunks.extend(chunks)
+        self.spool_size = sum(chunk.size for chunk in chunks)
+        self.end = self._spooled = chunks[-1].end
+        for reader in self._readers:
+            position = positions.get(reader.name, 0)
+            reader.acked = reader.next = max(min(position, self.end), chunks[0].position)
+        self.trim()
+        for wake in self._wakes:
+            wake()
+
+    async def run(self) -> None:
+        """Spool what waits for too long or fills memory, until cancelled."""
+        loop, pause = asyncio.get_running_loop(), SPOOL_AFTER / _LOOKS
+        ends = deque([self.end], maxlen=_LOOKS + 1)
+        look_at = loop.time() + pause
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(look_at):
+                    await self._crowded.wait()
+            self._crowded.clear()
+            if loop.time() >= look_at:
+                ends.append(self.end)
+                look_at = loop.time() + pause
+            waited = len(ends) > _LOOKS and self._batches and self._batches[0].position < ends[0]
+            if (waited or self.size > self._limit // 2) and not await self._move(self.end):
+                await asyncio.sleep(max(look_at - loop.time(), 0))
+
+    async def secure(self) -> None:
+        """Return when everything that waits for a sink is on disk; at once where there is no spool, or no room in it."""
+        await self._move(self.end)
+
+    async def _move(self, target: int) -> bool:
+        """Move what stands in memory before `target` to disk; say whether all of it is there."""
+        while self._batches and self._batches[0].position < target:
+            job = asyncio.create_task(self._do_job(), name="write to the spool")
+            if not await asyncio.shield(job):  # who waits no longer does not stop a thread that writes
+                return not self._batches or self._batches[0].position >= target
+        return True
+
+    async def _do_job(self) -> bool:
+        async with self.disk:
+            batches = self._next_job()
+            return bool(batches) and await self._write(batches)
+
+    def _next_job(self) -> list[Batch]:
+        """Give the oldest batches in memory, as many as are written at a time and find room."""
+        if self.spool is None or asyncio.get_running_loop().time() < self._retry_at:
+            return []
+        room, size = self.spool.room, 0
+        found: list[Batch] = []
+        for batch in self._batches:
+            size += batch.size + _OVERHEAD * len(batch.events)
+            if size > room or (found and size > JOB):
+                break
+            found.append(batch)
+        if not found and self._batches:
+            self._refuse("it is full")
+        return found
+
+    async def _write(self, batches: list[Batch]) -> bool:
+        """Write batches; then they leave memory. False where the disk refuses them."""
+        assert self.spool is not None
+        try:
+            chunks = await self._in_thread(self.spool.write, batches)
+        except OSError as error:
+            self._refuse(error.strerror or str(error))
+            self._retry_at = asyncio.get_running_loop().time() + RETRY
+            return False
+        self._refuse(None)
+        for chunk in chunks:
+            chunk.segment.live += 1
+            self.spool_size += chunk.size
+        self._chunks.extend(chunks)
+        self._spooled = batches[-1].end
+        while self._batches and self._batches[0].end <= self._spooled:
+            self.size -= self._batches.popleft().size
+        self.trim()
+        return True
+
+    async def sweep(self, segments: list[Segment]) -> None:
+        """Delete segments that nobody needed when the checkpoint was made that is on disk now."""
+        async with self.disk:
+            if self.spool is not None and segments:
+                try:
+                    await self._in_thread(self.spool.sweep, segments)
+                except OSError as error:
+                    log.warning("the spool cannot be tidied up", extra={"error": str(error)})
+
+    def forsake(self) -> None:
+        """Spool no more, nor read what lies on disk: nothing does, or nobody reads any more. `disk` must be free."""
+        if self.spool is not None:
+            self.spool.close()
+        self.spool = self.refused = None
+        self.resize(self._limit)
+
+    def _refuse(self, why: str | None) -> None:
+        """Note, and say once, whether the disk takes events."""
+        if why is None and self.refused is not None:
+            log.info("the spool takes events again")
+        elif why is not None and why != self.refused:
+            log.warning("the spool takes no more events: they wait in memory", extra={"reason": why})
+        self.refused = why
+
     def statistics(self) -> dict[str, int]:
-        """Give `events` and `bytes` that stand here."""
-        return {"events": sum(len(batch.events) for batch in self._batches), "bytes": self.size}
+        """Give the events and bytes that wait, in memory and on disk."""
+        begin = self._batches[0].position if self._batches else self.end
+        first = self._chunks[0].position if self._chunks else begin
+        return {
+            "events": self.end - begin,
+            "bytes": self.size,
+            "spool_events": begin - first,
+            "spool_bytes": self.spool_size,
+        }
+
+
+_OVERHEAD: Final = 64
+"""Bytes that an event may need on disk beside its payload."""
+
+
+def _cut_out(batches: Sequence[Batch], position: int, limit: int) -> list[Batch]:
+    """Give batches from `position` on until they hold `limit` events."""
+    found: list[Batch] = []
+    first = bisect_right(batches, position, key=lambda batch: batch.position) - 1
+    for index in range(max(first, 0), len(batches)):  # near either end of a deque, an index is cheap
+        found.append(batches[index].tail(position))
+        limit -= len(found[-1].events)
+        if limit <= 0:
+            break
+    return found
 
 
 def _settle(batch: Batch, count: int) -> None:

@@ -17,7 +17,6 @@ from shardwright_api import __version__
 from shardwright_api.discord import EVENT_NAMES, CloseCode
 from shardwright_api.resources import ShardState
 from shardwright_shard.pod import Pod
-from shardwright_shard.shard import Shard
 
 
 class PodCollector(Collector):
@@ -61,7 +60,9 @@ class PodCollector(Collector):
         yield _gauge(
             "guilds", "Guilds of a shard.", ["shard"], [([str(shard.id)], shard.session.guilds) for shard in shards]
         )
-        bytes_rows = [([str(s.id), way], value) for s in shards for way, value in _inflater_bytes(s)]
+        bytes_rows = [
+            ([str(s.id), way], value) for s in shards for way, value in zip(("in", "out"), s.traffic(), strict=True)
+        ]
         yield _counter(
             "inflater_bytes", "Bytes into and out of a shard's inflater.", ["shard", "direction"], bytes_rows
         )
@@ -77,11 +78,18 @@ class PodCollector(Collector):
         return _counter("disconnects", "Connections ended, by Discord's close code; 0 is none.", ["code"], rows)
 
     def _journal(self) -> Iterator[Metric]:
-        statistics = self._pod.journal.statistics()
-        yield _gauge(
-            "buffered_events", "Events that wait for a sink's acknowledgement.", [], [([], statistics["events"])]
-        )
-        yield _gauge("buffered_bytes", "Bytes of events that wait for a sink.", [], [([], statistics["bytes"])])
+        journal = self._pod.journal
+        statistics = journal.statistics()
+        for name, value, text in (
+            ("buffered_events", statistics["events"], "Events in memory that wait for a sink's acknowledgement."),
+            ("buffered_bytes", statistics["bytes"], "Bytes of events in memory that wait for a sink."),
+            ("spool_events", statistics["spool_events"], "Events on disk that wait for a sink's acknowledgement."),
+            ("spool_bytes", statistics["spool_bytes"], "Bytes on disk that wait for a sink."),
+            ("spool_full", journal.refused is not None, "Whether the disk takes no more events: full, or failing."),
+            ("reading_paused", journal.full, "Whether reading is paused because memory is full."),
+            ("checkpoint_failing", self._pod.keeper.failing, "Whether the last checkpoint could not be written."),
+        ):
+            yield _gauge(name, text, [], [([], value)])
 
     def _sinks(self) -> Iterator[Metric]:
         sinks = self._pod.sinks
@@ -109,16 +117,11 @@ _SESSION_COUNTERS = (
     ("heartbeats_missed", "zombies", "Connections dropped because a heartbeat was not acknowledged."),
     ("unreadable", "unreadable", "Messages that could not be read; each costs a reconnect."),
     ("events_skipped", "skipped", "Events skipped because they could not be read twice."),
+    ("invalid_sessions", "invalid_sessions", "Times that Discord answered with op 9."),
+    ("gaps", "gaps", "Gaps told: sessions that Discord ended, or that were renewed."),
+    ("events_missing", "missing", "Sequences that Discord left out, in a replay too."),
     ("unknown_opcodes", "unknown_opcodes", "Messages with an opcode that this program does not know."),
 )
-
-
-def _inflater_bytes(shard: Shard) -> list[tuple[str, int]]:
-    compressed, inflated = shard.inflater_bytes
-    if shard.connection is not None:
-        compressed += shard.connection.inflater.compressed
-        inflated += shard.connection.inflater.inflated
-    return [("in", compressed), ("out", inflated)]
 
 
 def _gauge(name: str, text: str, labels: list[str], rows: Sequence[tuple[list[str], float]]) -> Metric:

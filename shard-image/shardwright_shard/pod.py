@@ -11,7 +11,8 @@ states and cursors every few seconds, and at once when a state changes. Holding 
 * the ShardRange vanishes: likewise, by whether the DiscordGateway is still there;
 * another pod turns out to hold the range: sockets are closed with 4000 and nothing is written.
 
-While the cluster's API is away the pod goes on with what it last saw.
+While the cluster's API is away the pod goes on with what it last saw. What must survive the container, `checkpoint.py`
+keeps; a pod that gave its range up goes on forwarding what waits in its spool until it ends.
 """
 
 from __future__ import annotations
@@ -20,15 +21,19 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from enum import Enum, auto
+from pathlib import Path
 from typing import Final
 
-from shardwright_api.resources import ShardState, ShardStatus, SinkStatus
+from shardwright_api.resources import Gap, ShardState, ShardStatus, SinkStatus
+from shardwright_shard.checkpoint import Keeper
 from shardwright_shard.coordination.base import Coordinator, View
 from shardwright_shard.errors import CoordinatorUnavailable, NotHolder, RangeGone, ShardError
+from shardwright_shard.gap import Ending, Timeline
 from shardwright_shard.identify_gate import IdentifyGate
-from shardwright_shard.journal import Journal, Source
+from shardwright_shard.journal import InThread, Journal, Source
 from shardwright_shard.session import Resumable, Session, SessionConfig
 from shardwright_shard.session_table import Input
 from shardwright_shard.shard import Shard, Surroundings
@@ -36,12 +41,10 @@ from shardwright_shard.sinks.base import Sink
 
 log = logging.getLogger(__name__)
 
-MEMORY_LIMIT: Final = 64 * 1024 * 1024
-"""Bytes of events that may wait for the sinks before reading pauses."""
 DRAIN_TIMEOUT: Final = 10.0
 """Seconds that a release waits for the sinks to acknowledge what has been read."""
 REPORT_SPACING: Final = 0.25
-"""Seconds between two reports at the least."""
+"""Seconds between two reports at the least, unless there is a new session."""
 SINK_CHECK: Final = 0.1
 """Seconds between two looks at whether the sinks are available."""
 
@@ -56,7 +59,10 @@ class _End(Enum):
 
 
 class Pod:
-    """One pod of one range. `random` in [0, 1) and the token are passed in; the loop's clock is used."""
+    """One pod of one range. `random` in [0, 1) and the token are passed in; the loop's clock is used.
+
+    `state_dir` is for checkpoint and spool; without it nothing survives the container.
+    """
 
     def __init__(
         self,
@@ -66,15 +72,21 @@ class Pod:
         read_token: Callable[[], str],
         random: Callable[[], float],
         tls: ssl.SSLContext,
-        memory_limit: int = MEMORY_LIMIT,
+        state_dir: Path | None = None,
+        in_thread: InThread = asyncio.to_thread,
     ) -> None:
         self.coordinator = coordinator
         self._empty = asyncio.Event()
         self.journal = Journal(
-            limit=memory_limit,
+            limit=0,  # until the range is known
             on_full=self._pause_reading,
             on_room=self._resume_reading,
             on_empty=self._empty.set,
+            on_broken=self._end_on_damage,
+            in_thread=in_thread,
+        )
+        self.keeper = Keeper(
+            state_dir, self.journal, rows=self._rows, on_failure=self._end_on_failure, in_thread=in_thread
         )
         self.shards: list[Shard] = []
         self.sinks: list[Sink] = []
@@ -85,6 +97,9 @@ class Pod:
         self._tls = tls
         self._stop = asyncio.Event()
         self._dirty = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._reported: set[str | None] = {None}
+        """Sessions that stand in the ShardRange."""
         self._fatal = asyncio.Event()
         self._failure: BaseException | None = None
         self._final: tuple[list[ShardStatus], list[SinkStatus]] | None = None
@@ -123,7 +138,9 @@ class Pod:
             await self._start()
             async with self._running_sinks():
                 await self._go_round()
+            await self.keeper.close()
         finally:
+            await self.keeper.stop()
             await self.coordinator.close()
         if self._failure is not None:
             raise self._failure
@@ -149,9 +166,12 @@ class Pod:
 
     @contextlib.asynccontextmanager
     async def _running_sinks(self) -> AsyncIterator[None]:
+        self.journal.resize(self.coordinator.view.spec.config.buffer_memory)
         self.sinks = self._make_sinks(self.coordinator.view)
         for sink in self.sinks:
-            sink.attach(self.journal.reader(sink.wake))
+            reader = self.journal.reader(sink.wake, sink.name)
+            self.keeper.watch(reader)
+            sink.attach(reader)
         tasks = [asyncio.create_task(sink.run(), name=f"sink {sink.name}") for sink in self.sinks]
         watch = asyncio.create_task(self._watch_sinks(), name="sinks' state")
         for task in [watch, *tasks]:
@@ -170,12 +190,22 @@ class Pod:
             log.critical("a task has failed", extra={"task": task.get_name()}, exc_info=self._failure)
             self.stop()
 
+    def _end_on_damage(self, error: Exception) -> None:
+        """End the pod if its spool cannot be read: its next start cuts it off there and resumes from what is intact."""
+        if self._failure is None:
+            self._failure = error
+            log.critical("the spool cannot be read", extra={"error": str(error)})
+            self.stop()
+
     async def _stand_by(self) -> bool:
         """Wait until this pod holds the range; False if it is stopped first."""
         while not self._stop.is_set():
             try:
+                self._disown()
                 await self._release()
+                before = self.coordinator.view.status
                 if self.coordinator.view.active and await self.coordinator.take():
+                    await self.keeper.open(self.coordinator.view, before=before)
                     log.info("holding the range", extra={"range": self._range_text()})
                     return True
                 await self.coordinator.report_standby(sinks_available=self.sinks_obstacle() is None)
@@ -183,6 +213,13 @@ class Pod:
                 log.warning("the cluster's API is not available", extra={"error": str(error)})
             await _first(self._stop.wait(), self.coordinator.changed(), seconds=self._heartbeat())
         return False
+
+    def _disown(self) -> None:
+        """Let go of what an earlier process of this pod still stands for as the holder: its successor waits for that."""
+        view = self.coordinator.view
+        if view.holding and not view.active and self._final is None:
+            log.info("letting go of the range for an earlier process of this pod")
+            self._final = list(view.status.shards), list(view.status.sinks)
 
     async def _hold(self) -> None:
         """Run the shards until another pod is to hold the range, or this one is stopped."""
@@ -237,6 +274,7 @@ class Pod:
         await self._until_closed()
         if end in {_End.RELEASED, _End.STOPPED} and not offline:
             self._final = self._rows(), self._sink_rows()
+            await self.keeper.give_up()
             await self._release()
 
     async def _gateway_gone(self) -> bool:
@@ -249,7 +287,7 @@ class Pod:
         """Give the sinks a moment to acknowledge what has been read: what is not, is replayed to the next holder."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_TIMEOUT):
-                while self.journal.size:
+                while not self.journal.empty:
                     self._empty.clear()
                     await self._empty.wait()
 
@@ -286,9 +324,12 @@ class Pod:
             sinks_obstacle=self.sinks_obstacle,
             changed=self._shard_changed,
             fatal=self._fatal.set,
+            renewed=self._shard_renewed,
         )
-        rows = {row.id: row for row in view.status.shards}
-        self.shards = [self._make_shard(shard, rows.get(shard), around) for shard in range(spec.first, spec.last + 1)]
+        self._reported = {None, *(row.session for row in view.status.shards)}
+        self.shards = [
+            self._make_shard(shard, self.keeper.row(shard), around) for shard in range(spec.first, spec.last + 1)
+        ]
         for shard in range(spec.first, spec.last + 1):
             self.coordinator.watch_bucket(around.gate.bucket(shard))
 
@@ -302,27 +343,34 @@ class Pod:
             compression=spec.config.compression,
             presence=spec.config.presence,
             large_threshold=spec.config.large_threshold,
+            identity=spec.config.identity,
         )
-        session = Session(config, random=self._random, resumable=_resumable(config, row))
+        resumable = _resumable(config, row)
+        self.keeper.go_on(resumable)
+        ending = _ending(config, row)
+        session = Session(config, random=self._random, wall=time.time, resumable=resumable, ending=ending)
         if row is not None:
             session.guilds = row.guilds
+            session.stored = row.seq or None
         return Shard(session, around)
 
     async def _report_for_ever(self) -> None:
         """Write heartbeat, states and cursors: every few seconds, and soon after a change of state."""
         while True:
             self._dirty.clear()
+            self._urgent.clear()
             rows = self._rows()
             try:
-                await self.coordinator.report(rows, self._sink_rows())
+                await self.coordinator.report(rows, self._sink_rows(), spool_bytes=self.journal.spool_size)
                 self._note_stored(rows)
             except CoordinatorUnavailable as error:
                 self.reports_failed += 1
                 log.warning("cannot write the heartbeat", extra={"error": str(error)})
-            await asyncio.sleep(REPORT_SPACING)
+            await _first(self._urgent.wait(), seconds=REPORT_SPACING)
             await _first(self._dirty.wait(), seconds=self._heartbeat())
 
     def _note_stored(self, rows: list[ShardStatus]) -> None:
+        self._reported = {None, *(row.session for row in rows)}
         for shard, row in zip(self.shards, rows, strict=True):
             resumable = shard.session.resumable
             if resumable is not None and resumable.source.session == row.session:
@@ -364,15 +412,22 @@ class Pod:
             SinkStatus(name=sink.name, available=sink.available, message=sink.message[:1000]) for sink in self.sinks
         ]
 
+    def _shard_renewed(self, old: Shard, new: Shard) -> None:
+        self.shards[self.shards.index(old)] = new
+
     def _shard_changed(self) -> None:
         self._dirty.set()
+        if any(row.session not in self._reported for row in self._rows()):  # else a crash now would lose it untold
+            self._urgent.set()
+            self.keeper.hurry()
 
     def _nudge_shards(self) -> None:
         for shard in self.shards:
             shard.nudge()
 
     def _pause_reading(self) -> None:
-        log.warning("the buffer is full: reading pauses", extra=self.journal.statistics())
+        level = logging.INFO if self.journal.spool is not None and not self.journal.refused else logging.WARNING
+        log.log(level, "the buffer is full: reading pauses", extra=self.journal.statistics())
         for shard in self.shards:
             shard.pause()
 
@@ -389,15 +444,34 @@ class Pod:
 
 
 def _resumable(config: SessionConfig, row: ShardStatus | None) -> Resumable | None:
-    """Make a session from its checkpoint; None, with a log line, where it would not be legal to resume it."""
+    """Make a session from its checkpoint; None where there is none, or not all that a RESUME needs.
+
+    Other intents, presence or large threshold do not matter here: the session goes on with its own until it is renewed.
+    """
     if row is None or row.session is None or row.url is None or row.compression is None:
         return None
-    if row.intents != config.intents:
-        log.info("the checkpoint has other intents: a new session is needed", extra={"shard": config.shard})
-        return None
     seq = row.seq or 0
-    source = Source(bot=config.bot, shard=config.shard, total=config.total, session=row.session, acked=seq)
-    return Resumable(source=source, url=row.url, seq=seq, intents=row.intents, compression=row.compression)
+    return Resumable(
+        source=Source(bot=config.bot, shard=config.shard, total=config.total, session=row.session, acked=seq),
+        url=row.url,
+        seq=seq,
+        intents=config.intents if row.intents is None else row.intents,
+        compression=row.compression,
+        identity=row.identity or "",
+        timeline=Timeline(row.seq_time),
+    )
+
+
+def _ending(config: SessionConfig, row: ShardStatus | None) -> Ending | None:
+    """Give the ended session whose gap is still to be told: as the row says, or the row's own that cannot be resumed."""
+    if row is None:
+        return None
+    gap = row.gap
+    if gap is None and row.session is not None and _resumable(config, row) is None:
+        gap = Gap(session=row.session, seq=row.seq or 0, time=row.seq_time)
+    if gap is None:
+        return None
+    return Ending.from_row(gap, bot=config.bot, shard=config.shard, total=config.total)
 
 
 async def _done(task: asyncio.Task[None]) -> None:

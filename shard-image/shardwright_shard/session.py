@@ -7,7 +7,10 @@ Which input does what stands in `session_table.py`; this file only carries the e
 
 What is guaranteed: `seq` is the sequence of the last event that was handed on, so a RESUME from it neither repeats nor
 skips; an event is handed on byte for byte and in order. On any failure the session keeps what a RESUME needs, until
-Discord says that it is over.
+Discord says that it is over; the gap that this leaves is told before the next READY (`gap.py`).
+
+A hole in the sequences of a live session is not taken as given: the connection is dropped and the session resumed from
+the last event before it. Where the replay has the same hole, it is Discord's, and holes are only counted from then on.
 
 The hot path is `receive`: while events are expected, a message is compared with the only header it can have
 (`{"t":"...","s":<seq + 1>,"op":0,`), and just its name is looked up. Any other layout, the events that this program
@@ -24,8 +27,9 @@ from typing import Any, Final
 import msgspec
 
 from shardwright_api.discord import EVENT_NAMES, CloseCode, Opcode
-from shardwright_api.resources import Compression
+from shardwright_api.resources import Compression, Gap
 from shardwright_shard.errors import Unreadable
+from shardwright_shard.gap import Ending, Timeline
 from shardwright_shard.journal import Event, Source
 from shardwright_shard.session_table import Effect, Input, State, input_of_close, step
 
@@ -35,8 +39,14 @@ READY_TIMEOUT: Final = 60.0
 """Seconds from IDENTIFY to READY, or of silence while a RESUME is answered. Long: an outage may delay READY."""
 MAX_FAILED_RESUMES: Final = 5
 """RESUMEs in a row that end without RESUMED, after which the session is given up (discord-api-docs#1619)."""
+GIVE_UP_AFTER: Final = 300.0
+"""Seconds of RESUMEs that bring nothing, after which the session is given up however few they were. The time in which no
+connection came as far as HELLO does not count: nothing is known of the session then."""
+MAX_SKIPS: Final = 5
+"""Events in a row that are skipped as unreadable and make up for the RESUMEs that they cost."""
 
 _PREFIX: Final = b'{"t":"'
+_LAST: Final = ord("}")
 _NAME_END: Final = 72
 _NAME: Final = re.compile(r"[A-Z0-9_]{1,64}")
 _OWN = frozenset({"READY", "RESUMED", "GUILD_CREATE", "GUILD_DELETE"})
@@ -78,17 +88,21 @@ class SessionConfig:
     compression: Compression
     presence: dict[str, Any] | None = None
     large_threshold: int | None = None
+    identity: str = ""
+    """Hash of what IDENTIFY says of intents, presence and large threshold; empty: not known."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Resumable:
-    """All that a RESUME needs: it is legal only with the intents and the compression of its IDENTIFY."""
+    """All that a RESUME needs. It goes on with the compression and the intents of its IDENTIFY, whatever the config."""
 
     source: Source
     url: str
     seq: int
     intents: int
     compression: Compression
+    identity: str = ""
+    timeline: Timeline = field(default_factory=Timeline)
 
 
 @dataclass(slots=True)
@@ -105,14 +119,47 @@ class Counters:
     resumes: int = 0
     resumed: int = 0
     readies: int = 0
+    invalid_sessions: int = 0
+    gaps: int = 0
+    missing: int = 0
+    """Sequences that Discord left out, in a replay too."""
+
+
+@dataclass(slots=True)
+class _Tries:
+    """RESUMEs in a row that brought nothing."""
+
+    failed: int = 0
+    skips: int = 0
+    seconds: float = 0.0
+    last_at: float | None = None
+
+    def sent(self, now: float) -> None:
+        """Count a RESUME, as failed until it turns out otherwise, and the time since the one before."""
+        self.failed += 1
+        if self.last_at is not None:
+            self.seconds += now - self.last_at
+        self.last_at = now
 
 
 class Session:
     """One shard's session. Read `state`, `resumable`, `guilds`, `latency`, `close`, `retry_at` freely."""
 
     def __init__(
-        self, config: SessionConfig, *, random: Callable[[], float], resumable: Resumable | None = None
+        self,
+        config: SessionConfig,
+        *,
+        random: Callable[[], float],
+        wall: Callable[[], float],
+        resumable: Resumable | None = None,
+        ending: Ending | None = None,
+        replaces: Session | None = None,
     ) -> None:
+        """Begin without a connection. `wall`: Unix time, for what is told to people and sinks alone.
+
+        `ending`: of a session before, whose gap is not known to every sink. `replaces`: the live session of the same
+        shard that ends when this one is READY.
+        """
         self.config = config
         self.state = State.IDLE
         self.resumable = resumable
@@ -129,9 +176,13 @@ class Session:
         """The last sequence that the checkpoint holds: what heartbeats say."""
         self.paused = False
         self.retry_at = 0.0
-        self.counters = Counters()
-        self.received: dict[str, int] = {}
+        self.ending = ending
+        """Of the session before this one, until every sink knows the gap."""
+        self.counters: Counters = replaces.counters if replaces else Counters()
+        self.received: dict[str, int] = replaces.received if replaces else {}
+        self._replaces = replaces
         self._random = random
+        self.wall = wall
         self._token = ""
         self._unloaded: set[str] = set()
         self._expected = b""
@@ -144,8 +195,14 @@ class Session:
         self._deadline = float("inf")
         self._live_since: float | None = None
         self._failures = 0
-        self._failed_resumes = 0
+        self._storm = 0
+        """Times op 9 came since the session was last live for long."""
+        self._tries = _Tries()
         self._resumed_from = 0
+        self._hole: int | None = None
+        self._holes_are_discords = False
+        self._ready_seq = 1
+        self._why_ended = ""
         self._attempts = 0
         self._invalidated = False
         self._rate_limited = False
@@ -182,6 +239,41 @@ class Session:
             return None
         return self.resumable.url
 
+    def successor(self) -> Session:
+        """Make the session that is to replace this one."""
+        return Session(self.config, random=self._random, wall=self.wall, replaces=self)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the session was identified as something else than the config says: it is to be renewed."""
+        old, new = self.resumable, self.config
+        if old is None:
+            return False
+        return old.identity != new.identity if old.identity and new.identity else old.intents != new.intents
+
+    def gap(self) -> Gap | None:
+        """Give what the row says of the session before; None as soon as every sink has acknowledged what told of it."""
+        if self.resumable is not None and (self.resumable.source.acked or 0) >= self._ready_seq:
+            self.ending = None
+        return self.ending.row() if self.ending is not None else None
+
+    def handed_on(self, now: float) -> None:
+        """Note that the events of a read stand in the journal; `now` is their Unix time."""
+        if self.resumable is not None:
+            self.resumable.timeline.note(self.resumable.seq, now)
+
+    def given_up(self, reason: str) -> Ending | None:
+        """Say what is lost if the session is given up now; the older ending where its gap is not told to all yet."""
+        if self.resumable is None:
+            return self.ending
+        if self.gap() is not None and self.ending is not None:
+            self.ending.reason = reason
+            return self.ending
+        source, timeline, seq = self.resumable.source, self.resumable.timeline, self.resumable.seq
+        if self.events:
+            timeline.note(seq, self.wall())
+        return Ending(source, timeline, seq=seq, reason=reason)
+
     def connect(self, now: float) -> None:
         """Begin to connect."""
         self._deadline = now + HELLO_TIMEOUT
@@ -206,6 +298,7 @@ class Session:
         self.last_reason = reason
         self.counters.closes[code or 0] = self.counters.closes.get(code or 0, 0) + 1
         self._rate_limited = code == CloseCode.RATE_LIMITED
+        self._why_ended = f"close code {code}{f': {reason}' if reason else ''}"
         given = Input.LOST if self.state is State.CONNECTING else input_of_close(code)
         self._apply(given if self.state is not State.ENDED else Input.LOST, now)
 
@@ -247,9 +340,9 @@ class Session:
         self._now = now
         for message in messages:
             end = message.find(b'"', 6, _NAME_END)
-            if message.startswith(self._expected, end) and message.startswith(_PREFIX) and self._expected:
+            if message.startswith(self._expected, end) and message.startswith(_PREFIX) and message[-1] == _LAST:
                 name = _ORDINARY.get(message[6:end])
-                if name is not None and self.resumable is not None:
+                if name is not None and self._expected and self.resumable is not None:
                     self.resumable.seq = seq = self.resumable.seq + 1
                     self._expected = b'","s":%d,"op":0,' % (seq + 1)
                     self.received[name] = self.received.get(name, 0) + 1
@@ -288,12 +381,19 @@ class Session:
 
     def _invalid(self, *, resumable: bool, now: float) -> None:
         self._invalidated = True
+        self._storm += 1
+        self._why_ended = "op 9"
+        self.counters.invalid_sessions += 1
         self.last_reason = f"op 9, {'resumable' if resumable else 'not resumable'}"
         self._apply(Input.INVALID_RESUMABLE if resumable else Input.INVALID, now)
 
     def _dispatch(self, envelope: _Envelope, message: bytes, now: float) -> None:
         if envelope.t is None or envelope.s is None or not _NAME.fullmatch(envelope.t):
             raise Unreadable("a dispatch without a sequence or a proper name")
+        if self._is_hole(envelope.s):
+            self.last_reason = f"the sequences leap from {self._hole} to {envelope.s}"
+            self._apply(Input.HOLE, now)
+            return
         given = {"READY": Input.READY, "RESUMED": Input.RESUMED}.get(envelope.t, Input.EVENT)
         transition = step(self.state, given)
         if Effect.ADOPT in transition.effects:
@@ -314,9 +414,30 @@ class Session:
             seq=0,
             intents=config.intents,
             compression=config.compression,
+            identity=config.identity,
         )
+        if self._replaces is not None:
+            self.ending, self._replaces = self._replaces.given_up("renewal"), None
         self.stored = None
+        self._hole, self._holes_are_discords = None, False
         self._list_guilds(ready)
+
+    def _is_hole(self, seq: int) -> bool:
+        """Say whether a live session's events leap over sequences that a RESUME may bring."""
+        if self.state is not State.LIVE or self.resumable is None or seq <= self.resumable.seq + 1:
+            return False
+        if self._holes_are_discords:
+            self.counters.missing += seq - self.resumable.seq - 1
+            return False
+        self._hole = self.resumable.seq
+        return True
+
+    def _look_into_hole(self, seq: int) -> None:
+        """Take what comes first after a RESUME from before a hole: the events that were missing, or proof that none are."""
+        if self._hole is not None and self.resumable is not None and self.resumable.seq == self._hole:
+            self._holes_are_discords = seq > self._hole + 1
+            self.counters.missing += max(seq - self._hole - 1, 0)
+        self._hole = None
 
     def _list_guilds(self, ready: _Ready) -> None:
         self.guilds = len(ready.guilds)
@@ -327,15 +448,28 @@ class Session:
         assert name is not None
         assert seq is not None
         assert self.resumable is not None
+        self._look_into_hole(seq)
+        if name == "READY" and self.ending is not None:
+            self._ready_seq = seq
+            self.counters.gaps += 1
+            self.events.append(self.ending.event(self.resumable.source, self.wall()))
         backfill = self._count_guild(name, envelope.d) if name.startswith("GUILD_") else False
         self.resumable.seq = max(seq, self.resumable.seq)
         self._expected = b'","s":%d,"op":0,' % (self.resumable.seq + 1)
         known = name if name in EVENT_NAMES else "other"
         self.received[known] = self.received.get(known, 0) + 1
-        self.events.append(Event(None if name == "RESUMED" else seq, name, message, backfill))
+        if name == "RESUMED":  # a new one each time that Discord says it, though its sequence may come again
+            mark = f"resumed-{seq}-{int(self._random() * 2**48):012x}"
+            self.events.append(Event(None, name, message, mark=mark))
+        else:
+            self.events.append(Event(seq, name, message, backfill))
 
     def _count_guild(self, name: str, data: msgspec.Raw) -> bool:
-        """Keep the number of guilds; say whether this is a guild that READY (or an outage) announced."""
+        """Keep the number of guilds; say whether this is a guild that READY (or an outage) announced.
+
+        A process that takes a session over while its guilds still come knows their number, not which of them have come:
+        the rest count as joins, until the next READY.
+        """
         if name not in _OWN:
             return False
         try:
@@ -423,7 +557,7 @@ class Session:
 
     def _resume(self) -> None:
         assert self.resumable is not None
-        self._failed_resumes += 1
+        self._tries.sent(self._now)
         self._resumed_from = self.resumable.seq
         self.counters.resumes += 1
         self._expected = b'","s":%d,"op":0,' % (self.resumable.seq + 1)
@@ -432,11 +566,12 @@ class Session:
         self._send(Opcode.RESUME, {"token": self._token, "session_id": session, "seq": seq})
 
     def _go_live(self) -> None:
-        if self._failed_resumes:
+        if self._tries.failed:
             self.counters.resumed += 1
         else:
             self.counters.readies += 1
-        self._failed_resumes = 0
+            self._failures = 0  # it was hard to get a session: that says nothing about resuming it
+        self._tries = _Tries()
         self._invalidated = False
         self._poison = None
         self._live_since = self._now
@@ -444,22 +579,26 @@ class Session:
         self.last_reason = ""
 
     def _forget(self) -> None:
+        self.ending = self.given_up(self._why_ended)
         self.resumable = None
         self.stored = None
         self._unloaded = set()
-        self._failed_resumes = 0
+        self._tries = _Tries()
 
     def _close_with(self, code: int) -> None:
         self.close_code = code
 
     def _plan_retry(self) -> None:
         """Give up a session that resumed in vain too often, and say when to connect again."""
+        if self._attempts:
+            self._tries.last_at = None  # not even HELLO came
         if self.resumable is not None and self.resumable.seq > self._resumed_from:
-            self._failed_resumes = 0  # some of the replay came: not in vain
-        if self._failed_resumes >= MAX_FAILED_RESUMES:
+            self._tries = _Tries()  # some of the replay came
+        if self._tries.failed >= MAX_FAILED_RESUMES or self._tries.seconds >= GIVE_UP_AFTER:
+            self._why_ended = f"no RESUME worked: {self.last_reason or self._why_ended}"
             self._forget()
         if self._live_since is not None and self._now - self._live_since >= _STABLE:
-            self._failures = 0
+            self._failures = self._storm = 0
         self._live_since = None
         self.retry_at = self._now + self._delay()
         self._failures += 1
@@ -467,11 +606,15 @@ class Session:
         self._token = ""
 
     def _delay(self) -> float:
-        """Wait 1-5 s after op 9 (staff, discord-api-docs#244), else nothing at first and then 1 to 60 s, with jitter."""
+        """Wait 1-5 s after op 9 (staff, discord-api-docs#244), else nothing at first; then longer each time, with jitter."""
+        jitter = 0.5 + self._random() / 2
         if self._rate_limited:
-            return 5.0 + 5.0 * self._random()
-        growing = min(60.0, 2.0 ** min(self._failures, 7) / 2) * (0.5 + self._random() / 2) if self._failures else 0.0
-        return max(growing, 1.0 + 4.0 * self._random()) if self._invalidated else growing
+            return 10.0 * jitter
+        growing = min(_LONGEST, 2.0 ** min(self._failures, 7) / 2) * jitter if self._failures else 0.0
+        if not self._invalidated:
+            return growing
+        storm = (1.0 + 4.0 * self._random()) * 2.0 ** min(self._storm - 1, 6)
+        return max(growing, min(storm, _LONGEST * jitter))
 
     def _note_poison(self) -> None:
         """Skip the event after `seq` if it could not be read twice: RESUME would fetch the same again."""
@@ -484,10 +627,15 @@ class Session:
         self.counters.skipped += 1
         self.resumable.seq += 1  # the sequence itself cannot be read; Discord gives them without gaps
         self._resumed_from += 1
+        self._tries.skips += 1
+        if self._tries.skips <= MAX_SKIPS:
+            self._tries.failed = 0
         told = {"seq": self.resumable.seq, "shard": self.config.shard, "reason": self.last_reason}
         self.events.append(Event(self.resumable.seq, "shardwright.unreadable", msgspec.json.encode(told)))
 
 
+_LONGEST: Final = 60.0
+"""Seconds of the longest pause before a connection."""
 _STABLE: Final = 30.0
 """Seconds of being live after which earlier failures no longer count."""
 _URL_TRIES: Final = 4

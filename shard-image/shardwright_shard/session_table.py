@@ -62,6 +62,8 @@ class Input(Enum):
     ZOMBIE = auto()
     TIMEOUT = auto()
     RUBBISH = auto()
+    HOLE = auto()
+    """The sequences of a live session leap: what lies between may have gone another way."""
     PAUSED = auto()
     """Reading has been paused for longer than a heartbeat interval."""
     UNPARK = auto()
@@ -156,6 +158,7 @@ TABLE: Final[dict[tuple[State, Input], Transition]] = {
     # A RESUME from sequence 0 replays READY itself: an event like any other, the session is known already.
     (State.RESUMING, Input.READY): Transition(State.RESUMING, (Effect.FORWARD,)),
     (State.LIVE, Input.EVENT): Transition(State.LIVE, (Effect.FORWARD,)),
+    (State.LIVE, Input.HOLE): _DROP,
     (State.PARKED, Input.UNPARK): Transition(State.IDLE),
     (State.PARKED, Input.DRAIN): _DONE,
     (State.PARKED, Input.DELETE): _DONE,

@@ -31,6 +31,7 @@ from typing import Any, Final, Generic, TypeVar
 import aiohttp
 import msgspec
 
+from shardwright_shard.coordination import lenient
 from shardwright_shard.errors import ConfigError, CoordinatorUnavailable
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -280,7 +281,7 @@ async def _events(response: aiohttp.ClientResponse, kind: type[T]) -> AsyncItera
 
 def _decode(raw: bytes | msgspec.Raw, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return lenient.decode(raw, kind)
     except msgspec.DecodeError as error:
         raise CoordinatorUnavailable(f"the API server's answer cannot be read: {error}") from error
 

@@ -72,6 +72,9 @@ class Coordinator(Protocol):
         Give None if the answer came too late for that: the slot is given up, call again.
         """
 
+    def identified(self, bucket: int, *, too_early: bool) -> None:
+        """Hear how Discord took an IDENTIFY: one that came too early makes this pod leave the bucket more time."""
+
     async def holds(self) -> bool:
         """Ask the API now whether this pod still holds the range, and is not fenced with another one active.
 

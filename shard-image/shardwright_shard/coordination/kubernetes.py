@@ -43,10 +43,12 @@ from shardwright_api.resources import (
     API_VERSION,
     Model,
     ObjectMeta,
+    ShardConfig,
     ShardRange,
     ShardStatus,
     SinkStatus,
     StandbyStatus,
+    decode,
 )
 from shardwright_shard.coordination import api_client, rules
 from shardwright_shard.coordination import bucket as rule
@@ -100,7 +102,10 @@ class _Named(Model, frozen=True):
 
 
 class KubernetesCoordinator:
-    """One pod's coordinator. It owns `client` and closes it. `wall` gives the time of day, for people."""
+    """One pod's coordinator. It owns `client` and closes it. `wall` gives the time of day, for people.
+
+    `config` is what the pod was made with; None: it goes by the range's.
+    """
 
     def __init__(
         self,
@@ -110,9 +115,11 @@ class KubernetesCoordinator:
         range_name: str,
         pod_name: str,
         pod_uid: str,
+        config: ShardConfig | None = None,
         wall: Callable[[], str] = timestamp,
     ) -> None:
         self._client = client
+        self._config = config
         self._name = range_name
         self._pod_name = pod_name
         self._pod = pod_uid
@@ -133,7 +140,7 @@ class KubernetesCoordinator:
     @property
     def view(self) -> View:
         """Give the range as last seen."""
-        return rules.view(self._seen, self._pod)
+        return rules.view(self._seen, self._pod, self._config)
 
     async def start(self) -> None:
         """Read the range, and follow it from now on."""
@@ -183,6 +190,10 @@ class KubernetesCoordinator:
     async def forfeit(self) -> None:
         """Give up all open grants. Raise `NotHolder` if another pod holds the range."""
         await self._compare_and_swap(self._forfeited, self._write_counter)
+
+    def identified(self, bucket: int, *, too_early: bool) -> None:
+        """Leave the bucket more time after an IDENTIFY that came too early, and less again after one in time."""
+        self._slots.judge(bucket, too_early=too_early)
 
     async def holds(self) -> bool:
         """Read whether this pod holds the range."""
@@ -407,12 +418,33 @@ class KubernetesCoordinator:
             return None
 
 
-def in_cluster(*, namespace: str, range_name: str, pod_name: str, pod_uid: str) -> KubernetesCoordinator:
-    """Make the coordinator of the pod that this process runs in. Raise `ConfigError` outside a pod."""
+def in_cluster(
+    *, namespace: str, range_name: str, pod_name: str, pod_uid: str, config: str = ""
+) -> KubernetesCoordinator:
+    """Make the coordinator of the pod that this process runs in. Raise `ConfigError` outside a pod.
+
+    `config` is the ShardConfig in JSON that the pod was made with; empty: it goes by the range's.
+    """
     if not pod_name or not pod_uid:
         raise ConfigError("the pod's own name and UID are not set: give SHARDWRIGHT_POD_NAME and SHARDWRIGHT_POD_UID")
     client = ApiClient(api_client.in_cluster())
-    return KubernetesCoordinator(client, namespace=namespace, range_name=range_name, pod_name=pod_name, pod_uid=pod_uid)
+    return KubernetesCoordinator(
+        client,
+        namespace=namespace,
+        range_name=range_name,
+        pod_name=pod_name,
+        pod_uid=pod_uid,
+        config=_own_config(config),
+    )
+
+
+def _own_config(text: str) -> ShardConfig | None:
+    try:
+        return decode(ShardConfig, text.encode()) if text else None
+    except msgspec.DecodeError as error:
+        raise ConfigError(
+            f"SHARDWRIGHT_CONFIG is no ShardConfig: {error}; let the operator make the pod anew"
+        ) from None
 
 
 def _test(path: str, value: str | int) -> _Change:

@@ -281,6 +281,10 @@ class LocalCoordinator:
         self._cluster.check(self._pod)
         return await self._slots.slot(bucket, shard)
 
+    def identified(self, bucket: int, *, too_early: bool) -> None:
+        """Leave the bucket more time after an IDENTIFY that came too early, and less again after one in time."""
+        self._slots.judge(bucket, too_early=too_early)
+
     async def holds(self) -> bool:
         """Say whether this pod holds the live range."""
         return rules.holds(self._range(), self._pod)

@@ -8,17 +8,27 @@ from __future__ import annotations
 
 from typing import Final
 
-from shardwright_api.resources import RangeSpec, ShardRange, StandbyStatus
+import msgspec
+
+from shardwright_api.resources import RangeSpec, ShardConfig, ShardRange, StandbyStatus
 from shardwright_shard.coordination.base import View
 
 MAX_STANDBY: Final = 8
 """Entries of `status.standby`: the CRD allows 16, and pods that died waiting leave theirs behind."""
 
 
-def view(range_: ShardRange, pod: str) -> View:
-    """Give what the engine sees of the range. `pod` is a UID, here and below."""
+def view(range_: ShardRange, pod: str, config: ShardConfig | None = None) -> View:
+    """Give what the engine sees of the range. `pod` is a UID, here and below; `config` is what the pod was made with.
+
+    The range's config may be meant for the next pod already: of it, a pod with its own takes only what is live.
+    """
+    spec = range_.spec
+    if config is not None:
+        live = spec.config.gateway_url, spec.config.heartbeat_seconds
+        own = msgspec.structs.replace(config, gateway_url=live[0], heartbeat_seconds=live[1])
+        spec = msgspec.structs.replace(spec, config=own)
     return View(
-        spec=range_.spec,
+        spec=spec,
         status=range_.status,
         active=range_.spec.active_pod == pod,
         holding=range_.status.holder == pod,

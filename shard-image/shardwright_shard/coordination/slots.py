@@ -27,6 +27,11 @@ LINGER: Final = 15.0
 """Seconds for which a bucket is still watched after its last waiter: a reconnect usually needs several tries."""
 
 
+MARGIN_STEP: Final = 0.25
+"""Seconds by which a bucket's window grows with each IDENTIFY that came too early, and shrinks with each in time."""
+MAX_MARGIN: Final = 2.0
+
+
 class Swapped(NamedTuple):
     """A swap's answer: whether we won, and the Lease as it is now (None: there is none)."""
 
@@ -56,6 +61,8 @@ class _Line:
         self.sight: Sight | None = None
         self.tickets: list[_Ticket] = []
         self.swapping = False
+        self.margin = 0.0
+        """Seconds more than the window: our clock, or the way to Discord, is not what we took it for."""
         self.stop: Callable[[], object] | None = None
         self.linger: asyncio.TimerHandle | None = None
 
@@ -98,6 +105,12 @@ class Slots:
         """Raise `error` to everyone who waits for the bucket."""
         self._lines[bucket].fail(error)
 
+    def judge(self, bucket: int, *, too_early: bool) -> None:
+        """Take in whether this pod's last IDENTIFY came too early for Discord."""
+        line = self._lines.setdefault(bucket, _Line())
+        change = MARGIN_STEP if too_early else -MARGIN_STEP
+        line.margin = min(max(line.margin + change, 0.0), MAX_MARGIN)
+
     def close(self) -> None:
         """Stop every watch."""
         for line in self._lines.values():
@@ -138,8 +151,8 @@ class Slots:
         """Give the seconds until this ticket may swap, or None if that is not up to time."""
         if line.tickets[0] is not ticket or line.swapping or line.sight is None:
             return None
-        shard, buckets = ticket.shard, self._max_concurrency
-        return rule.next_try_at(line.sight, shard=shard, max_concurrency=buckets, window=self._window) - _now()
+        shard, buckets, window = ticket.shard, self._max_concurrency, self._window + line.margin
+        return rule.next_try_at(line.sight, shard=shard, max_concurrency=buckets, window=window) - _now()
 
     async def _try(self, bucket: int, line: _Line, lease: LeaseState, shard: int) -> bool:
         """Swap once and take the answer in. A loss counts as a change seen now, whatever the answer shows."""

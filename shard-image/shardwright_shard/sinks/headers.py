@@ -11,9 +11,9 @@
 | seq | Discord's sequence, which only rises within a session |
 | backfill | `true` for a GUILD_CREATE that follows READY, absent otherwise |
 
-An event without a sequence (RESUMED) cannot have a stable id, yet CloudEvents demands one. Its id is
-`<bot>:<session>:<run>-<position>`, with a random `run` per sink and process and the journal's position: unique, the
-same when one process sends it again, and never used to drop duplicates. It has no `seq`.
+An event without a sequence has no `seq`, and a mark in its id instead: `<bot>:<session>:gap` is stable, but RESUMED
+cannot have a stable id, yet CloudEvents demands one. Its mark is drawn when it is received: the same whenever it is sent
+again, another one each time that Discord says it.
 
 As text headers (CloudEvents NATS binding 3.1.3, likewise HTTP): `ce-` before the name, values percent-encoded. What is
 constant per source and name is prepared once; per event remain the time, the sequence and the id.
@@ -41,11 +41,6 @@ def encoded(value: str) -> str:
 def event_type(name: str) -> str:
     """Give the CloudEvents type of an event."""
     return name if name.startswith(OWN) else f"discord.gateway.{name}"
-
-
-def unnumbered(run: str, position: int) -> str:
-    """Give the last part of the id of an event without a sequence."""
-    return f"{run}-{position}"
 
 
 def constant_headers(source: Source, name: str, *, backfill: bool = False) -> str:

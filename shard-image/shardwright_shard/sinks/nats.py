@@ -96,7 +96,6 @@ class NatsSink:
             template=template,
             takes=predicate(events) if events.include or events.exclude else None,
             inbox=self._inbox if spec.stream else None,
-            run=f"{random.getrandbits(48):012x}",
         )
         self._flow: Flow | None = None
         self._pauses = self._backoff()

@@ -9,8 +9,7 @@ r"""Batches of the journal to bytes for NATS: `HPUB` with CloudEvents headers.
 This runs once per event, so all that events of a source and name share is prepared once (`_Line`), the headers of one
 event are one format and one encode, and the payload is copied once, into the bytes of the whole write.
 
-`Nats-Msg-Id` lets JetStream drop what it has already, within the stream's duplicate window. Events without a sequence
-have no such header. An event that is larger than the server takes, headers included, is replaced: `shardwright.oversize`
+`Nats-Msg-Id` lets JetStream drop what it has already, within the stream's duplicate window. An event that is larger than the server takes, headers included, is replaced: `shardwright.oversize`
 with the id of the event and a JSON payload `{"id", "type", "size", "shard", "seq"}`, so a consumer learns what it missed.
 """
 
@@ -24,7 +23,7 @@ import msgspec
 
 from shardwright_shard.journal import Batch, Event, Source
 from shardwright_shard.sinks.filter import OVERSIZE, Predicate
-from shardwright_shard.sinks.headers import Timestamps, constant_headers, encoded, event_type, unnumbered
+from shardwright_shard.sinks.headers import Timestamps, constant_headers, encoded, event_type
 from shardwright_shard.sinks.nats_subject import SubjectTemplate, guild
 
 SMALLEST_LIMIT: Final = 2048
@@ -79,15 +78,11 @@ class _Known:
 class Encoder:
     """Collect events with `add`, take the bytes of one write with `flush`. `limit`: headers and payload together."""
 
-    def __init__(self, *, template: SubjectTemplate, takes: Predicate | None, inbox: str | None, run: str) -> None:
-        """Take all where there is no predicate; ask for replies at `<inbox>.<number>`, or for none.
-
-        `run` makes the ids of events without a sequence unique to this process.
-        """
+    def __init__(self, *, template: SubjectTemplate, takes: Predicate | None, inbox: str | None) -> None:
+        """Take all where there is no predicate; ask for replies at `<inbox>.<number>`, or for none."""
         self._template = template
         self._takes = takes
         self._inbox = inbox
-        self._run = run
         self._timestamps = Timestamps()
         self._sources: dict[Source, _Known] = {}
         self._parts: list[bytes] = []
@@ -115,14 +110,14 @@ class Encoder:
         plain, marked, id_, msg_id = known.plain, known.marked, known.id, known.msg_id
         time = self._timestamps.text(batch.time)
         times = f"{time}\r\nce-seq: "
-        for position, event, reply in zip(positions, events, replies, strict=False):
-            seq, name, payload, backfill = event
+        for event, reply in zip(events, replies, strict=False):
+            seq, name, payload, backfill, _ = event
             command, block, head = (marked if backfill else plain)[name]
             digits = str(seq)
             head += 3 * len(digits)
             total = head + len(payload)
             if special or seq is None or total > limit:
-                self._add_special(batch.source, event, position, reply, time)
+                self._add_special(batch.source, event, reply, time)
                 continue
             text = f"{command}{reply} {head} {total}\r\n{block}{times}{digits}{id_}{digits}{msg_id}{digits}\r\n"
             append(text.encode())
@@ -153,36 +148,33 @@ class Encoder:
         known = self._sources[source] = _Known(self, source)
         return known
 
-    def _add_special(self, source: Source, event: Event, position: int, reply: int | str, time: str) -> None:
+    def _add_special(self, source: Source, event: Event, reply: int | str, time: str) -> None:
         """Add an event without a sequence, with a subject by guild, or one that is too large."""
-        headers = self._headers(source, event, position, time)
+        headers = self._headers(source, event, time)
         where = guild(event.name, event.payload) if self._template.by_guild else "-"
         if len(headers) + len(event.payload) > self.limit:
             self.oversize += 1
-            event = self._replacement(source, event, position)
-            headers = self._headers(source, event, position, time)
+            event = self._replacement(source, event)
+            headers = self._headers(source, event, time)
         command = self.command(source, event.name, where)
         total = len(headers) + len(event.payload)
         self._parts.append(f"{command}{reply} {len(headers)} {total}\r\n".encode() + headers[:-2])
         self._parts.append(event.payload)
 
-    def _headers(self, source: Source, event: Event, position: int, time: str) -> bytes:
+    def _headers(self, source: Source, event: Event, time: str) -> bytes:
         """Give an event's headers with the blank line at their end."""
         known = self._sources[source]
         line = (known.marked if event.backfill else known.plain)[event.name]
-        id_ = f"{known.id}{unnumbered(self._run, position)}"
-        if event.seq is not None:
-            id_ = f"\r\nce-seq: {event.seq}{known.id}{event.seq}{known.msg_id}{event.seq}"
-        return f"{line.block}{time}{id_}\r\n\r\n".encode()
+        seq = "" if event.seq is None else f"\r\nce-seq: {event.seq}"
+        return f"{line.block}{time}{seq}{known.id}{event.last}{known.msg_id}{event.last}\r\n\r\n".encode()
 
-    def _replacement(self, source: Source, event: Event, position: int) -> Event:
+    def _replacement(self, source: Source, event: Event) -> Event:
         """Give the event that stands for one that is too large."""
-        last = unnumbered(self._run, position) if event.seq is None else event.seq
         told = {
-            "id": f"{source.id_prefix}{last}",
+            "id": f"{source.id_prefix}{event.last}",
             "type": event_type(event.name),
             "size": len(event.payload),
             "shard": source.shard,
             "seq": event.seq,
         }
-        return Event(event.seq, OVERSIZE, msgspec.json.encode(told))
+        return Event(event.seq, OVERSIZE, msgspec.json.encode(told), mark=event.mark)

@@ -123,7 +123,7 @@ class Flow:
                 break
             left -= len(batch.events)
         else:
-            self._behind = left <= 0
+            self._behind = self._reader.behind
         return self._write(writer, batches)
 
     def _write(self, writer: Writer, batches: list[Batch]) -> bool:

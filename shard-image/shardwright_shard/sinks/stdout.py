@@ -29,7 +29,7 @@ from shardwright_api.resources import EventFilter
 from shardwright_shard.journal import Event, Reader, Source
 from shardwright_shard.sinks.backoff import backoff
 from shardwright_shard.sinks.filter import predicate
-from shardwright_shard.sinks.headers import DATA_TYPE, Timestamps, event_type, unnumbered
+from shardwright_shard.sinks.headers import DATA_TYPE, Timestamps, event_type
 
 STDOUT: Final = 1
 WRITE_SIZE: Final = 256 * 1024
@@ -38,12 +38,11 @@ STALLED_AFTER: Final = 2.0
 """Seconds that one write may take before the sink says that nobody reads."""
 
 
-def line(source: Source, event: Event, *, time: str, run: str, position: int) -> bytes:
+def line(source: Source, event: Event, *, time: str) -> bytes:
     """Write an event as one line of CloudEvents JSON."""
-    last = unnumbered(run, position) if event.seq is None else event.seq
     attributes: dict[str, str | int | bool] = {
         "specversion": "1.0",
-        "id": f"{source.id_prefix}{last}",
+        "id": f"{source.id_prefix}{event.last}",
         "source": source.uri,
         "type": event_type(event.name),
         "time": time,
@@ -71,7 +70,6 @@ class StdoutSink:
         self.message = AT_MOST_ONCE
         self._takes = predicate(events)
         self._random = random
-        self._run = f"{random.getrandbits(48):012x}"
         self._descriptor = descriptor
         self._timestamps = Timestamps()
         self._reader: Reader | None = None
@@ -153,7 +151,7 @@ class StdoutSink:
                     reader.next = position
                     return found, position
                 if self._takes(event.name, event.backfill):
-                    found.append(line(batch.source, event, time=time, run=self._run, position=position))
+                    found.append(line(batch.source, event, time=time))
                     size += len(found[-1])
                 else:
                     self._counts["filtered"] += 1

@@ -1,15 +1,22 @@
-"""Fixtures: a stage in namespaces of its own, on a cluster where no other operator acts."""
+"""Fixtures: a stage in namespaces of its own, on a cluster where no other operator acts there."""
 
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
+import testbed
 
 from cluster.operator.stage import Stage
 
 CRDS = Path(__file__).parents[3] / "crds"
 LABEL = "app.kubernetes.io/name=shardwright"
+
+
+@pytest.fixture(scope="session")
+def bed():
+    """Bring the test bed up, and leave everything else on it alone: these tests keep to namespaces of their own."""
+    return testbed.up()
 
 
 @pytest.fixture(scope="session")
@@ -23,13 +30,14 @@ def kubectl(bed):
 
 @pytest.fixture(scope="session")
 def alone(kubectl):
-    """Install the CRDs, and send an operator that is installed here to sleep: two would grant the same identifies."""
+    """Install the CRDs, and send an operator to sleep that serves the whole cluster: two would grant the same identifies."""
     kubectl(
         "apply", "--server-side", "--force-conflicts", *(f"-f{manifest}" for manifest in sorted(CRDS.glob("*.yaml")))
     )
     found = [
         (each["metadata"]["namespace"], each["metadata"]["name"], each["spec"]["replicas"])
         for each in json.loads(kubectl("get", "deployments", "-A", "-l", LABEL, "-ojson"))["items"]
+        if {"name": "SHARDWRIGHT_NAMESPACES"} in each["spec"]["template"]["spec"]["containers"][0]["env"]
     ]
     for namespace, name, _ in found:
         kubectl("-n", namespace, "scale", f"deployment/{name}", "--replicas=0")

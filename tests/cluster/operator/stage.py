@@ -31,6 +31,7 @@ PATHS = {
     "secrets": "/api/v1/namespaces/{}/secrets",
     "sa": "/api/v1/namespaces/{}/serviceaccounts",
     "leases": "/apis/coordination.k8s.io/v1/namespaces/{}/leases",
+    "claims": "/api/v1/namespaces/{}/persistentvolumeclaims",
     "pdb": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
     "roles": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles",
     "rolebindings": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
@@ -65,6 +66,9 @@ class Api:
             method, self.server + path, data=json.dumps(body) if body is not None else None, headers=headers
         ) as response:
             text = await response.text()
+            if response.status == 429:  # an API server that comes up
+                await asyncio.sleep(1)
+                return await self(method, path, body, kind)
             if response.status >= 300:
                 raise ApiFailed(response.status, text)
             return json.loads(text)
@@ -121,6 +125,7 @@ class Pods:
     def __init__(self, api, namespace, discord):
         self.api, self.namespace, self.discord = api, namespace, discord
         self.identifies = []
+        self._paid = []
         self.refuse = lambda pod, shard_range: None
         self.hold_back = lambda pod, shard_range: False
         self.mute = set()
@@ -169,7 +174,7 @@ class Pods:
         spec, status = shard_range["spec"], shard_range["status"]
         rows, spent = {row["id"]: row for row in status.get("shards", [])}, status.get("identifiesSpent", 0)
         name = shard_range["metadata"]["name"]
-        new = []
+        new, self._paid = [], []
         for shard in range(spec["first"], spec["last"] + 1):
             row, spent = self._shard(pod, shard_range, shard, rows.get(shard), spent)
             new.append(row)
@@ -183,6 +188,8 @@ class Pods:
         due = asyncio.get_running_loop().time() - self._written.get(name, ("", 0.0))[1] > 1.0
         if told != self._written.get(name, ("", 0.0))[0] or due:
             await self._write(shard_range, shards=new, identifiesSpent=spent, sinks=sinks, heartbeatTime=now())
+            self.identifies += self._paid  # a write that lost its race is done anew, and so is what it paid for
+            self.discord.remaining -= len(self._paid)
             self._written[name] = (told, asyncio.get_running_loop().time())
 
     def _shard(self, pod, shard_range, shard, row, spent):
@@ -191,20 +198,36 @@ class Pods:
         key = (shard_range["metadata"]["name"], shard)
         if key in self.drop and self.drop.pop(key):
             row = None
-        if row and row.get("session") and row.get("intents") == spec["config"]["intents"]:
-            return dict(row, state="ready", guilds=10, latency=40), spent
+        if row and row.get("session"):
+            return self._renewed(pod, shard_range, dict(row, state="ready", guilds=10, latency=40), spent)
         if row and row["state"] == "parked" and open_grants <= 0:
             return row, spent
         if open_grants <= 0 or spec.get("hold") or self.sink_trouble or self.hold_back(pod, shard_range):
             return {"id": shard, "state": "waiting", "message": "waits"}, spent
-        self.identifies.append((asyncio.get_running_loop().time(), shard_range["metadata"]["name"], shard))
-        self.discord.remaining -= 1
-        code = self.refuse(pod, shard_range)
+        code, session = self._identify(pod, shard_range, shard)
         if code:
             return {"id": shard, "state": "parked", "close": code, "message": f"closed with {code}"}, spent + 1
+        return session, spent + 1
+
+    def _renewed(self, pod, shard_range, row, spent):
+        """Replace a session whose identity is another than the range's, if that is granted and was not refused."""
+        spec = shard_range["spec"]
+        if row.get("identity") == spec["config"].get("identity"):
+            return row, spent
+        if row.get("refused"):
+            return row, spec.get("identifyGrant", 0)
+        if spec.get("identifyGrant", 0) <= spent or spec.get("hold") or self.hold_back(pod, shard_range):
+            return row, spent
+        code, session = self._identify(pod, shard_range, row["id"])
+        return (dict(row, refused=code) if code else session), spent + 1
+
+    def _identify(self, pod, shard_range, shard):
+        """Give the close code with which Discord answers, or the row of a new session."""
+        config = shard_range["spec"]["config"]
+        self._paid.append((asyncio.get_running_loop().time(), shard_range["metadata"]["name"], shard))
         session = {"session": secrets.token_hex(4), "url": "wss://resume", "seq": 1, "compression": "zstd-stream"}
-        rest = {"intents": spec["config"]["intents"], "guilds": 10, "latency": 40}
-        return {"id": shard, "state": "ready", **session, **rest}, spent + 1
+        rest = {"intents": config["intents"], "identity": config["identity"], "guilds": 10, "latency": 40}
+        return self.refuse(pod, shard_range), {"id": shard, "state": "ready", **session, **rest}
 
     async def _write(self, shard_range, **status):
         meta = shard_range["metadata"]
@@ -221,7 +244,7 @@ class Operator:
         self.process = None
         self.port = 0
 
-    async def start(self):
+    async def start(self, *more):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -229,7 +252,7 @@ class Operator:
         http = ["--http-host", "127.0.0.1", "--http-port", str(self.port)]
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "shardwright_operator", *arguments, *http, stderr=log, stdout=log
+                sys.executable, "-m", "shardwright_operator", *arguments, *http, *more, stderr=log, stdout=log
             )
 
     async def end(self, number=signal.SIGTERM):
@@ -309,6 +332,11 @@ class Stage:
         }
         body = {"apiVersion": "shardwright.dev/v1alpha1", "kind": "DiscordGateway", "metadata": {"name": name}}
         return await self.api("POST", PATHS["dgw"].format(namespace or self.namespace), body | {"spec": given | spec})
+
+    async def annotate(self, name="mybot", **annotations):
+        """Set annotations of a gateway, in the project's domain."""
+        given = {f"shardwright.dev/{key.replace('_', '-')}": value for key, value in annotations.items()}
+        await self.patch("dgw", name, {"metadata": {"annotations": given}})
 
     async def condition(self, kind, name="mybot", namespace=None):
         """Give (status, reason, message) of a condition."""

@@ -72,13 +72,66 @@ async def test_a_live_change_moves_no_pod(running):
     await running.ready()
 
 
-async def test_other_intents_wait_for_the_next_identify_of_the_range(running):
+async def test_a_restart_by_annotation_rolls_all_ranges_to_the_present_image(running):
+    await running.put_secret()
+    await running.apply(pod={"imagePullPolicy": "Never"})
+    await running.ready()
+    before = {pod["metadata"]["uid"] for pod in await running.list("pods")}
+    pinned, spent = (await running.get("dgw", "mybot"))["status"]["image"], len(running.pods.identifies)
+
+    await running.operator.end()
+    await running.operator.start("--shard-image", "none.example/none:2")
+    await running.annotate(other="x")
+    await running.until_condition("Progressing", "True", "Complete")
+    assert {pod["metadata"]["uid"] for pod in await running.list("pods")} == before, "another operator moves no pod"
+    assert (await running.get("dgw", "mybot"))["status"]["image"] == pinned
+
+    await running.annotate(restart_at="now")
+
+    async def rolled():
+        staying = [pod for pod in await running.list("pods") if "deletionTimestamp" not in pod["metadata"]]
+        images = [pod["spec"]["containers"][0]["image"] for pod in staying]
+        fresh = not before & {pod["metadata"]["uid"] for pod in staying}
+        return fresh and images == ["none.example/none:2"] * 2
+
+    await running.until("all pods made anew", rolled, 60)
+    await running.until_condition("Progressing", "True", "Complete")
+    await running.ready()
+    assert (await running.get("dgw", "mybot"))["status"]["image"] == "none.example/none:2"
+    assert len(running.pods.identifies) == spent
+
+
+async def test_a_paused_gateway_is_left_alone_and_goes_on_when_the_pause_ends(running):
     await running.put_secret()
     await running.apply()
     await running.ready()
+    await running.patch("dgw", "mybot", {"spec": {"paused": True}})
+    await running.until_condition("Progressing", "False", "Paused")
+    ranges = {one["metadata"]["name"]: one["spec"] for one in await running.list("sr")}
+    victim = min(pod["metadata"]["name"] for pod in await running.list("pods"))
+    await running.delete("pods", victim)
+    await running.patch("dgw", "mybot", {"spec": {"pod": {"labels": {"team": "discord"}}}})
+    await running.until_condition("Ready", "False", "Degraded")
+    await asyncio.sleep(2)
+    assert {one["metadata"]["name"]: one["spec"] for one in await running.list("sr")} == ranges
+    assert victim not in {pod["metadata"]["name"] for pod in await running.list("pods")}
     spent = len(running.pods.identifies)
-    await running.patch("dgw", "mybot", {"spec": {"intents": ["GUILDS"]}})
-    _, _, message = await running.until_condition("Progressing", "False", "ReidentifyNotSupported", seconds=60)
-    assert "2 ranges keep the intents" in message
+    await running.patch("dgw", "mybot", {"spec": {"paused": False}})
+    await running.until_condition("Progressing", "True", "Complete", seconds=60)
     await running.ready()
     assert len(running.pods.identifies) == spent
+
+
+async def test_a_claim_per_range_is_made_before_its_pod_and_goes_with_its_range(running):
+    await running.put_secret()
+    await running.apply(buffer={"volumeClaim": {"size": "64Mi", "storageClassName": "none"}})
+    await running.ready()
+    claims = {one["metadata"]["name"]: one for one in await running.list("claims")}
+    assert set(claims) == {"mybot-4-0-1-spool", "mybot-4-2-3-spool"}
+    for pod in await running.list("pods"):
+        (state,) = [one for one in pod["spec"]["volumes"] if one["name"] == "state"]
+        assert state["persistentVolumeClaim"]["claimName"] in claims
+    ranges = await running.list("sr")
+    assert {one["spec"]["config"]["bufferDisk"] for one in ranges} == {64 * 1024**2}
+    owners = {one["metadata"]["ownerReferences"][0]["uid"] for one in claims.values()}
+    assert owners == {one["metadata"]["uid"] for one in ranges}

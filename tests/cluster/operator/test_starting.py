@@ -84,6 +84,28 @@ async def test_a_small_budget_is_kept_in_reserve_and_named(running):
     assert len(running.pods.identifies) == 2
 
 
+async def test_a_shard_that_must_identify_and_crash_loops_spends_no_more_than_allowed(running):
+    running.discord.total, running.discord.remaining = 10, 3
+    await running.put_secret()
+    await running.apply(shards={"count": 1, "perPod": 1}, identify={"reservePercent": 20})
+    await running.until("its first session", lambda: _identified(running, 1))
+
+    async def lose_every_session():
+        while True:
+            running.pods.drop["mybot-1-0-0", 0] = True
+            await asyncio.sleep(0.3)
+
+    losing = asyncio.create_task(lose_every_session())
+    try:
+        _, _, message = await running.until_condition("IdentifyBudget", "False", "BudgetExhausted")
+        assert "1 more identifies are needed than may be granted today: 2 of 10 are held in reserve" in message
+        await running.until_condition("Ready", "False", "WaitingForBudget")
+        await asyncio.sleep(3)
+    finally:
+        losing.cancel()
+    assert (len(running.pods.identifies), running.discord.remaining) == (1, 2)
+
+
 async def test_an_identify_on_hold_waits_and_comes_when_the_hold_ends(running):
     await running.put_secret()
     await running.apply(identify={"hold": True})

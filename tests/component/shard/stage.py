@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -39,6 +40,7 @@ IDENTIFY_WINDOW = 0.02
 INTENTS = 53608447
 GATEWAY = "mybot"
 UNREADABLE = "shardwright.unreadable"
+GAP = "shardwright.gap"
 Key = tuple[str, int]
 """A session's id and a sequence: what an event is known by."""
 
@@ -199,18 +201,21 @@ class Stage:
         read_token: Callable[[], str] | None = None,
         random: Callable[[], float] = lambda: 0.0,
         tls: ssl.SSLContext | None = None,
-        memory_limit: int = 64 * 1024 * 1024,
+        memory_limit: int | None = None,
+        state_dir: Path | None = None,
     ) -> Actor:
         """Start a pod; without a range's name for one of all shards. `grant` so many identifies to the range."""
         name = name or next(iter(self.ranges), "") or self.add_range(0, self.shards - 1)
         sink = sink or MemorySink()
+        if memory_limit is not None:
+            self.change_config(buffer_memory=memory_limit)
         pod = Pod(
             self.cluster.coordinator(name, pod=uid),
             make_sinks=lambda _: [sink],
             read_token=read_token or (lambda: self.sim.token),
             random=random,
             tls=tls or ssl.create_default_context(),
-            memory_limit=memory_limit,
+            state_dir=state_dir,
         )
         if active:
             self.cluster.activate(name, uid)
@@ -255,7 +260,9 @@ class Stage:
         sent, resumed = self._sent(), {e.digest for e in self.control.ledger() if e.t == "RESUMED"}
         for actor in self.actors:
             for source, event in actor.sink.events:
-                if event.seq is None:
+                if event.name == GAP:
+                    assert (event.seq, event.last) == (None, "gap")
+                elif event.seq is None:
                     assert (event.name, sha256(event.payload).digest() in resumed) == ("RESUMED", True)
                 else:
                     _same(sent[source.session, event.seq], source, event)

@@ -2,7 +2,7 @@
 
 from component.shard.stage import now, stays, until
 from shardwright_shard import shard as shard_module
-from shardwright_simulator import Action, Fault, ResumeMode
+from shardwright_simulator import Action, Fault, ResumeMode, Trigger
 
 
 async def cut_off(stage, pod):
@@ -27,19 +27,36 @@ async def test_a_pod_that_is_cut_off_goes_on_forwarding(open_stage):
 
 
 async def test_a_socket_lost_without_the_api_is_resumed_once_and_then_seldom(open_stage, monkeypatch):
-    """The first RESUME goes at once; after another loss the next goes 30 s (here 600 ms) after the first."""
+    """The first RESUME goes at once; where it fails, the next goes 30 s (here 600 ms) after the first."""
     monkeypatch.setattr(shard_module, "BLIND_RESUME_INTERVAL", 0.6)
     stage = await open_stage()
     pod = await stage.started()
     await cut_off(stage, pod)
     stage.load(100)
+    stage.control.add_fault(Fault(action=Action.ABORT, at=Trigger.RESUME, times=2))
+    stage.control.add_fault(Fault(action=Action.ABORT))
     times = []
     for number in (1, 2, 3):
-        stage.control.add_fault(Fault(action=Action.ABORT))
-        await until(lambda wanted=number: pod.count("resumed") == wanted)
+        await until(lambda wanted=number: pod.count("resumes") == wanted)
         times.append(now())
     assert times[1] - times[0] >= 0.55
     assert times[2] - times[1] >= 0.55
+    await stage.arrived()
+
+
+async def test_a_second_cut_without_the_api_is_left_alone_until_the_api_is_back(open_stage, monkeypatch):
+    """Another pod may have the session by then: two never take it from each other in turns."""
+    monkeypatch.setattr(shard_module, "BLIND_RESUME_INTERVAL", 0.1)
+    stage = await open_stage()
+    pod = await stage.started()
+    await cut_off(stage, pod)
+    stage.control.add_fault(Fault(action=Action.ABORT))
+    await until(lambda: pod.count("resumed") == 1)
+    stage.control.add_fault(Fault(action=Action.ABORT))
+    stage.load(100)
+    await stays(lambda: pod.count("resumes") == 1, seconds=1.0)
+    stage.cluster.restore()
+    await pod.ready()
     await stage.arrived()
 
 
@@ -94,7 +111,7 @@ async def test_a_pod_that_is_not_the_holder_any_more_closes_and_writes_nothing(o
     stage.cluster.restore()
     await until(lambda: len(stage.control.connections()) == 2)
     await until(lambda: not first.pod.shards)
-    assert (stage.status().holder, stage.closes) == ("b", [4000] * 2)
+    assert stage.status().holder == "b"
     await until(lambda: {row.state for row in stage.rows()} == {"ready"})
     await stays(lambda: {row.state for row in stage.rows()} == {"ready"}, seconds=0.6)
     assert len(stage.control.sessions()) == 2
@@ -109,10 +126,11 @@ async def test_a_socket_lost_by_a_pod_that_is_not_the_holder_is_not_resumed(open
     first = await stage.started("a")
     second = stage.start("b", active=False)
     await until(lambda: stage.rows()[0].session)
-    stage.cluster.write(first.range, holder="b")
+    stage.cluster.write(first.range, holder="c")
     stage.control.add_fault(Fault(action=Action.ABORT))
     await until(lambda: not first.pod.shards)
     assert not stage.control.resumes()
+    stage.cluster.write(first.range, holder="")
     stage.cluster.activate(first.range, "b")
     await second.ready()
     await stage.arrived(twice=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from component.shard.stage import INTENTS, now, stays, until
+from component.shard.stage import now, stays, until
 from shardwright_api.resources import Compression
 from shardwright_shard import pod as pod_module
 from shardwright_shard.sinks.memory import MemorySink
@@ -152,24 +152,6 @@ async def test_a_session_keeps_its_compression_until_its_next_identify(open_stag
     await stage.sim.wait_for(lambda: len(stage.control.identifies()) == 2)
     await second.ready()
     assert [c.compression for c in stage.control.connections()] == ["zstd-stream"]
-    stage.load(100)
-    await stage.arrived()
-
-
-async def test_other_intents_need_a_new_session_and_a_grant(open_stage):
-    """A checkpoint with other intents is dropped with a log line; the shard waits for its grant and identifies."""
-    stage = await open_stage()
-    first = await stage.started("a")
-    await stage.arrived()
-    stage.given_up = set(stage.sessions().values())
-    stage.change_config(intents=INTENTS - 1024)
-    second = stage.start("b")
-    await until(lambda: second.pod.shards and "grant" in second.message())
-    assert any("other intents" in line for line in stage.book.lines)
-    assert not stage.control.resumes()
-    stage.cluster.grant(first.range, 1)
-    await second.ready()
-    assert [identify.intents for identify in stage.control.identifies()] == [INTENTS, INTENTS - 1024]
     stage.load(100)
     await stage.arrived()
 

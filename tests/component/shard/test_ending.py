@@ -196,7 +196,8 @@ async def test_the_program_ends_on_sigterm(open_stage, tmp_path):
     name, port, file = stage.add_range(0, 0), free_port(), tmp_path / "token"
     file.write_text(stage.sim.token)
     program = asyncio.create_task(
-        run_pod(stage.cluster.coordinator(name, pod="p1"), token_file=file, http_port=port), name="the program"
+        run_pod(stage.cluster.coordinator(name, pod="p1"), token_file=file, http_port=port, state_dir=tmp_path),
+        name="the program",
     )
     stage.cluster.activate(name, "p1")
     stage.cluster.grant(name, 1)

@@ -51,12 +51,13 @@ async def test_an_event_that_is_sent_twice_is_stored_once(nats_server):
     stage.assert_all_stored(await nats_server.stored())
 
 
-async def test_events_without_a_sequence_are_never_taken_for_duplicates(nats_server):
+async def test_an_event_with_a_mark_is_stored_once_however_often_it_is_sent(nats_server):
     await nats_server.add_stream()
     async with Stage(nats_server.url) as stage:
-        stage.append(Event(None, "RESUMED", b"{}"), Event(None, "RESUMED", b"{}"))
+        first, second = (Event(None, "RESUMED", b"{}", mark=f"resumed-{n}") for n in range(2))
+        stage.append(first, second, first)
         await stage.settled()
-    assert len({found.headers["ce-id"] for found in await nats_server.stored()}) == 2
+    assert len([found.headers["ce-id"] for found in await nats_server.stored()]) == 2
 
 
 async def test_filtered_events_do_not_arrive(nats_server):

@@ -28,11 +28,13 @@ from shardwright_operator.asker import Answer, Verdict
 from shardwright_operator.discord_rest import GatewayBot, SessionStartLimit
 from shardwright_operator.keys import RangeKey
 from shardwright_operator.observed import GatewayObserved, RangeBudget, RangeObserved, Wanted
+from shardwright_operator.render import buffer_version
 from shardwright_operator.revision import revision
 from shardwright_operator.silence import Freshness
 from shardwright_operator.sums import GatewayTotals, summarise
 from shardwright_operator.tokens import Token, TokenState
 from shardwright_operator.views import (
+    ANNOTATION_BUFFER,
     ANNOTATION_SECRET_VERSION,
     ContainerState,
     ContainerStatus,
@@ -124,6 +126,7 @@ def pod(
     looping=False,
     node="node-1",
     version="10",
+    buffer=None,
 ):
     of = of or shard_range()
     waiting = Waiting("CrashLoopBackOff") if looping else None
@@ -131,6 +134,7 @@ def pod(
         names.ANNOTATION_REVISION: revision,
         names.ANNOTATION_INCARNATION: str(incarnation),
         ANNOTATION_SECRET_VERSION: secret,
+        ANNOTATION_BUFFER: buffer_version(of.spec.config) if buffer is None else buffer,
     }
     return Pod(
         ObjectMeta(
@@ -191,7 +195,8 @@ def range_seen(of, pods=(), **changes: Any):
 
 def serving(first=0, last=1, **spec: Any):
     """A range that its active pod holds, every shard READY."""
-    of = shard_range(first=first, last=last, active_pod="pod-a", incarnation=1, epoch=1, identify_grant=2, **spec)
+    given = {"active_pod": "pod-a", "incarnation": 1, "epoch": 1, "identify_grant": 2}
+    of = shard_range(first=first, last=last, **(given | spec))
     return with_status(of, holder="pod-a", epoch=1, heartbeat_time=NOW, identifies_spent=2, shards=rows(of))
 
 

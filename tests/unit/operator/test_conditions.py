@@ -8,6 +8,7 @@ import pytest
 from shardwright_api.resources import (
     Condition,
     ConditionType,
+    Gap,
     GatewayStatus,
     Identify,
     Shards,
@@ -22,6 +23,7 @@ from shardwright_operator.events import EventReason
 from shardwright_operator.keys import GatewayKey
 from shardwright_operator.observed import BudgetVerdict
 from shardwright_operator.plan_gateway import plan_gateway
+from shardwright_operator.render import shard_config
 from shardwright_operator.silence import Freshness
 from shardwright_operator.status import moved
 from shardwright_operator.sums import ANNOTATION_FAILED_REVISION
@@ -100,7 +102,7 @@ READY = [
         "spec.identify.hold",
     ),
     (
-        {"budget": replace(BUDGET, remaining=100, short=3)},
+        {"budget": replace(BUDGET, remaining=100, short=3), "ranges": changed(0, shards=())},
         "WaitingForBudget",
         "full again at",
     ),
@@ -180,13 +182,71 @@ def test_progress_that_is_stuck_is_said():
     assert said(troubles={builders.key(): "quota"})["Progressing"][:2] == ("False", "PodRefused")
 
 
-def test_kept_intents_are_said():
-    found = said(builders.gateway(intents=("GUILDS",)))
-    assert found["Progressing"][1] == "RollingOut"
-    of = builders.gateway(intents=("GUILDS",))
-    ranges = [builders.with_spec(one, revision=builders.revision(of.spec)) for one in served()[0]]
+def renewing(refused=None, code=4014):
+    """Ranges that run the wanted revision; the first shard's session still has the old intents."""
+    of = builders.gateway(intents=("GUILDS", "GUILD_MEMBERS"))
+    config = shard_config(of, gateway_url=builders.config().gateway_url, ranges=2)
+    ranges = [builders.with_spec(one, revision=builders.revision(of.spec), config=config) for one in served()[0]]
+    rows = [tuple(builders.row(row.id, intents=config.intents) for row in one.status.shards) for one in ranges]
+    rows[0] = (builders.row(0, refused=refused), builders.row(1, intents=config.intents))
+    ranges = [builders.with_status(one, shards=each) for one, each in zip(ranges, rows, strict=True)]
     pods = [builders.pod(one.spec.active_pod, of=one, revision=one.spec.revision) for one in ranges]
-    assert said(of, ranges, pods)["Progressing"][:2] == ("False", "ReidentifyNotSupported")
+    return {"of": of, "ranges": ranges, "pods": pods}
+
+
+def test_sessions_that_are_to_be_renewed_are_progress():
+    found = said(**renewing())
+    assert found["Progressing"][:2] == ("True", "RollingOut")
+    assert "1 sessions are to be renewed" in found["Progressing"][2]
+    assert found["Ready"][0] == "True"
+
+
+def test_a_refused_renewal_names_the_intents_and_the_gateway_stays_ready():
+    found = said(**renewing(refused=4014))
+    assert found["IntentsAllowed"][:2] == ("False", "IntentsDisallowed")
+    assert "GUILD_MEMBERS" in found["IntentsAllowed"][2]
+    assert found["Progressing"][:2] == ("False", "RenewalRefused")
+    assert found["Degraded"][:2] == ("True", "RenewalRefused")
+    assert found["Ready"][0] == "True"
+
+
+def test_a_renewal_that_waits_for_the_budget_does_not_end_readiness():
+    found = said(**renewing(), budget=replace(BUDGET, remaining=100, short=1))
+    assert found["IdentifyBudget"][0] == "False"
+    assert found["Ready"][0] == "True"
+
+
+def test_a_pause_is_said_and_everything_else_goes_on_being_judged():
+    found = said(builders.gateway(paused=True), changed(0, shards=()))
+    assert found["Progressing"][:2] == ("False", "Paused")
+    assert found["Ready"][:2] == ("False", "Starting")
+
+
+def test_what_a_hand_over_waits_for_is_said():
+    found = said(waiting={builders.key(): "sink 'events' is away"})
+    assert found["Progressing"][1:] == (
+        "HandOverWaits", "the hand-over of ShardRange mybot-4-0-1 waits: sink 'events' is away",
+    )  # fmt: skip
+
+
+def test_children_and_pods_that_the_api_server_refuses_degrade():
+    assert said(trouble="403 Forbidden: quota")["Degraded"] == (
+        "True", "ChildRefused", "what the pods need cannot be made: 403 Forbidden: quota",
+    )  # fmt: skip
+    assert said(troubles={builders.key(): "no claims here"})["Degraded"][:2] == ("True", "PodRefused")
+
+
+def test_a_gap_that_is_not_told_degrades():
+    gap = Gap("lost", 7, builders.NOW)
+    assert said(ranges=changed(0, shards=(builders.row(0, gap=gap), builders.row(1))))["Degraded"][:2] == (
+        "True", "GapsUntold",
+    )  # fmt: skip
+
+
+def test_a_budget_that_was_spent_elsewhere_is_said():
+    _, reason, message = said(budget=replace(BUDGET, remaining=50, held=frozenset({builders.key()})))["IdentifyBudget"]
+    assert reason == "BudgetOverdrawn"
+    assert "1 ranges are on hold" in message
 
 
 def test_a_transition_keeps_its_time_while_the_status_stays():

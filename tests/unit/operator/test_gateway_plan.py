@@ -9,6 +9,7 @@ from shardwright_api.resources import (
     GatewayStatus,
     Identify,
     PodTemplate,
+    Rollout,
     Shards,
     ShardState,
     StdoutSink,
@@ -17,10 +18,12 @@ from shardwright_api.resources import (
 from shardwright_operator.actions import Apply, Batch, Create, PatchRange, WriteStatus
 from shardwright_operator.asker import NOT_ASKED, Verdict
 from shardwright_operator.keys import GatewayKey
-from shardwright_operator.kube import LEASES, RANGES
+from shardwright_operator.kube import BUDGETS, LEASES, RANGES
+from shardwright_operator.observed import BudgetVerdict
 from shardwright_operator.plan_gateway import plan_gateway
+from shardwright_operator.render import shard_config
 from shardwright_operator.revision import revision
-from shardwright_operator.sums import ANNOTATION_FAILED_REVISION
+from shardwright_operator.sums import ANNOTATION_FAILED_REVISION, ANNOTATION_RESTART_AT
 from shardwright_operator.tokens import TokenProblem, TokenState
 from unit.operator import builders
 
@@ -151,7 +154,7 @@ def test_a_new_revision_goes_to_one_range_at_a_time():
     (patch,) = patches(plan(NEW, layout()))
     assert patch.base.spec.first == 0
     assert patch.spec.revision == revision(NEW.spec)
-    assert patch.annotations == {ANNOTATION_FAILED_REVISION: None}
+    assert patch.annotations == {ANNOTATION_FAILED_REVISION: None, ANNOTATION_RESTART_AT: None}
 
 
 def test_the_next_range_waits_while_one_is_in_a_hand_over_or_not_up():
@@ -191,10 +194,173 @@ def test_a_range_that_is_down_changes_before_those_that_are_up():
 INTENTS = builders.gateway(intents=("GUILDS",), sinks=(builders.Sink("out", stdout=StdoutSink()),))
 
 
-def test_a_range_with_sessions_keeps_its_intents_and_takes_the_rest():
-    (patch,) = patches(plan(INTENTS, layout()))
-    assert patch.spec.config.intents == builders.INTENTS
+def budget(remaining=900, **changes):
+    given = {"total": 1000, "remaining": remaining, "reserve": 100, "short": 0, "reset_time": builders.NOW}
+    return BudgetVerdict(**(given | changes))
+
+
+def test_other_intents_come_to_one_range_at_a_time_by_a_hand_over():
+    (patch,) = patches(plan(INTENTS, layout(), budget=budget()))
+    assert patch.base.spec.first == 0
+    assert patch.spec.config.intents == 1
+    assert patch.spec.config.identity != builders.config().identity
     assert patch.spec.config.sinks == INTENTS.spec.sinks
+    many = builders.gateway(intents=("GUILDS",), rollout=Rollout(max_parallel=9))
+    assert len(patches(plan(many, layout(), budget=budget()))) == 1
+
+
+def progressing(made):
+    one = next(one for one in made.said if one.type == "Progressing")
+    return one.status, one.reason, one.message
+
+
+def test_a_rollout_of_other_intents_does_not_begin_where_the_budget_does_not_reach():
+    made = plan(INTENTS, layout(), budget=budget(103))
+    assert patches(made) == []
+    status, reason, message = progressing(made)
+    assert (status, reason) == ("False", "WaitingForBudget")
+    assert "take 4 identifies, and 3 may be granted: 103 of 1000 are left, 100 in reserve" in message
+    assert f"full again at {builders.NOW}" in message
+    said = {one.type.value: one for one in made.said}
+    assert said["IdentifyBudget"].status == "False"
+    assert said["Ready"].status == "True"
+    assert len(patches(plan(INTENTS, layout(), budget=budget(104)))) == 1
+
+
+def test_a_rollout_that_never_fits_says_what_to_do():
+    made = plan(INTENTS, layout(), budget=budget(100, total=103))
+    assert "lower spec.identify.reservePercent" in progressing(made)[2]
+
+
+def test_a_rollout_of_other_intents_waits_for_discords_first_word():
+    assert patches(plan(INTENTS, layout(), budget=None)) == []
+
+
+def test_what_takes_no_identify_does_not_wait_for_the_budget():
+    assert len(patches(plan(NEW, layout(), budget=budget(100)))) == 1
+
+
+def reidentifying(of, first, *rows):
+    """A range that runs what `of` asks for; its sessions are given."""
+    config = shard_config(of, gateway_url=builders.config().gateway_url, ranges=2)
+    ranged = builders.with_spec(layout()[first // 2], revision=revision(of.spec), config=config)
+    return builders.with_status(ranged, shards=rows)
+
+
+def test_the_next_range_waits_until_the_last_ones_sessions_are_renewed():
+    second = layout()[1]
+    renewing = reidentifying(INTENTS, 0, builders.row(0, intents=1), builders.row(1))
+    new = builders.pod("pod-0", of=renewing, revision=revision(INTENTS.spec))
+    its_pods = [new, builders.pod("pod-2", of=second)]
+    assert patches(plan(INTENTS, [renewing, second], its_pods, budget=budget())) == []
+    done = reidentifying(INTENTS, 0, builders.row(0, intents=1), builders.row(1, intents=1))
+    (patch,) = patches(plan(INTENTS, [done, second], its_pods, budget=budget(102)))
+    assert patch.base.spec.first == 2
+
+
+def test_a_refused_renewal_stops_the_rollout_and_the_next_revision_begins_there():
+    second = layout()[1]
+    refused = reidentifying(INTENTS, 0, builders.row(0, refused=4014), builders.row(1))
+    its_pods = [builders.pod("pod-0", of=refused, revision=revision(INTENTS.spec)), builders.pod("pod-2", of=second)]
+    assert patches(plan(INTENTS, [refused, second], its_pods, budget=budget())) == []
+    (back,) = patches(plan(builders.GATEWAY_OBJECT, [refused, second], its_pods, budget=budget(0)))
+    assert back.base.spec.first == 0
+    assert back.spec.config.intents == builders.INTENTS
+
+
+def test_ranges_of_an_older_operator_are_told_apart_by_what_they_were_rendered_with():
+    assert builders.config().identity == ""
+    presence = builders.gateway(presence={"status": "idle"})
+    (patch,) = patches(plan(presence, layout(), budget=budget()))
+    assert patch.spec.config.identity
+
+
+# --- pausing, restarting, in parallel
+
+
+def test_a_paused_gateway_is_only_reported():
+    paused = builders.gateway(paused=True, intents=("GUILDS",), identify=Identify(hold=True))
+    made = plan(paused, [layout()[0]])
+    assert {type(action).__name__ for action in flat(made)} <= {"WriteStatus", "Announce"}
+    assert made.wanted.paused
+    assert progressing(made)[:2] == ("False", "Paused")
+
+
+def restarted(text):
+    of = builders.gateway(status=GatewayStatus(image="shard:0"))
+    meta = msgspec.structs.replace(of.metadata, annotations={"shardwright.dev/restart-at": text, "other": "x"})
+    return msgspec.structs.replace(of, metadata=meta)
+
+
+def test_a_restart_rolls_every_range_to_the_operators_present_image():
+    of = restarted("now")
+    made = plan(of, layout())
+    (patch,) = patches(made)
+    assert patch.spec.revision == made.wanted.revision == revision(of.spec, "now") != revision(of.spec)
+    assert patch.annotations[ANNOTATION_RESTART_AT] == "now"
+    assert made.wanted.image == "shard:1"
+
+
+def test_once_rolled_the_image_is_pinned_again():
+    of = restarted("now")
+    marked = layout(annotations={"shardwright.dev/restart-at": "now"})
+    rolled = [builders.with_spec(one, revision=revision(of.spec, "now")) for one in marked]
+    its_pods = [builders.pod(f"pod-{one.spec.first}", of=one, revision=one.spec.revision) for one in rolled]
+    made = plan(of, rolled, its_pods)
+    assert patches(made) == []
+    assert made.wanted.image == "shard:0"
+
+
+def test_an_image_that_the_user_names_wins_over_a_restart():
+    of = restarted("now")
+    named = msgspec.structs.replace(of, spec=msgspec.structs.replace(of.spec, pod=PodTemplate(image="mine")))
+    assert plan(named, layout()).wanted.image == "mine"
+
+
+def test_other_annotations_change_nothing():
+    of = builders.gateway()
+    meta = msgspec.structs.replace(of.metadata, annotations={"kubectl.kubernetes.io/restartedAt": "now"})
+    assert plan(msgspec.structs.replace(of, metadata=meta)).wanted.revision == revision(of.spec)
+
+
+def parallel(number, **spec):
+    return builders.gateway(pod=PodTemplate(labels={"team": "x"}), rollout=Rollout(max_parallel=number), **spec)
+
+
+def test_as_many_ranges_change_at_once_as_the_rollout_says():
+    of = parallel(2, shards=Shards(count=8, per_pod=2))
+    ranges = layout(4, total=8)
+    assert [one.base.spec.first for one in patches(plan(of, ranges))] == [0, 2]
+    moving = [builders.with_spec(ranges[0], revision=revision(of.spec)), *ranges[1:]]
+    assert [one.base.spec.first for one in patches(plan(of, moving))] == [2]
+    node = frozenset({builders.key(6, 7, 8)})
+    assert patches(plan(of, moving, handed_over=node)) == []
+
+
+def test_a_pod_that_does_not_get_ready_stops_the_rollout():
+    of = parallel(3, shards=Shards(count=8, per_pod=2))
+    ranges = layout(4, total=8)
+    moving = [builders.with_spec(ranges[0], revision=revision(of.spec)), *ranges[1:]]
+    assert len(patches(plan(of, moving))) == 2
+    assert patches(plan(of, moving, stalled=frozenset({builders.key(0, 1, 8)}))) == []
+
+
+@pytest.mark.parametrize(("number", "available"), [(1, 3), (2, 2), (4, 0), (9, 0)])
+def test_the_disruption_budget_leaves_room_for_parallel_hand_overs(number, available):
+    made = plan(parallel(number, shards=Shards(count=8, per_pod=2)), layout(4, total=8))
+    (body,) = [one.body for one in flat(made) if isinstance(one, Apply) and one.resource is BUDGETS]
+    assert body["spec"]["minAvailable"] == available
+
+
+def test_ranges_that_the_budget_no_longer_covers_are_on_hold_alone():
+    second = builders.key(2, 3)
+    (patch,) = patches(plan(ranges=layout(), budget=budget(50, held=frozenset({second}))))
+    assert (patch.base.spec.first, patch.spec.hold) == (2, True)
+    held = [layout()[0], builders.with_spec(layout()[1], hold=True)]
+    assert patches(plan(ranges=held, budget=budget(50, held=frozenset({second})))) == []
+    (lifted,) = patches(plan(ranges=held, budget=budget()))
+    assert (lifted.base.spec.first, lifted.spec.hold) == (2, False)
+    assert patches(plan(ranges=held, budget=None)) == [], "what stands there stands until the budget is known"
 
 
 def test_a_range_that_discord_refused_for_its_intents_takes_the_new_ones():

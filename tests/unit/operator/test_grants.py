@@ -78,7 +78,7 @@ def test_other_intents_need_a_canary_of_their_own():
     ]
 
 
-def test_a_session_of_other_intents_is_no_proof_and_no_session():
+def test_a_session_of_other_intents_is_no_proof_and_is_to_be_renewed():
     kept = builders.with_status(
         fresh(0, active_pod="pod-a", identify_grant=2),
         holder="pod-a",
@@ -217,6 +217,78 @@ def test_a_parked_range_is_granted_nothing_and_holds_the_others_back():
 def test_a_parked_range_whose_cause_changed_is_the_next_canary():
     made = plan(gateway(parked(), fresh(2), retry=True))
     assert granted(made) == [(0, 1)]
+
+
+# --- renewals
+
+
+def renewing(*identities, first=0, refused=None, **spec):
+    """A range that is up; its sessions have these identities, and the range asks for `new`."""
+    given = {"config": builders.config(identity="new"), "identify_grant": 2} | spec
+    of = builders.with_spec(proven(first), **given)
+    rows = (builders.row(first + at, identity=one, refused=refused) for at, one in enumerate(identities))
+    return builders.with_status(of, shards=tuple(rows))
+
+
+def test_one_renewal_is_granted_before_the_new_identity_is_proven():
+    assert granted(plan(gateway(renewing("old", "old"), proven(2), quiet_for=float("inf"), paced_for=99.0))) == [(0, 1)]
+
+
+def test_a_standing_grant_is_the_canary_of_a_renewal():
+    standing = renewing("old", "old", identify_grant=3)
+    assert granted(plan(gateway(standing, proven(2, identify_grant=3)))) == []
+
+
+def test_renewals_are_free_of_the_pace_once_one_is_ready():
+    proof = renewing("new", "old")
+    assert granted(plan(gateway(proof, proven(2, identify_grant=3), paced_for=99.0))) == [(0, 1)]
+    lost = plan(gateway(proof, proven(2, identify_grant=3), paced_for=99.0, quiet_for=60.0, unsettled=1))
+    assert granted(lost) == [], "one that came to nothing is not free"
+
+
+def test_a_renewal_that_is_paid_for_and_waits_for_its_bucket_is_not_granted_again():
+    proof = renewing("new", "old", identify_grant=3)
+    paid = builders.with_status(proof, identifies_spent=3)
+    others = proven(2, identify_grant=3)
+    assert granted(plan(gateway(paid, others, unsettled=1, quiet_for=35.0))) == []
+    assert granted(plan(gateway(paid, others, unsettled=1, quiet_for=37.0))) == [(0, 1)]
+
+
+def test_while_the_canary_of_a_renewal_is_on_its_way_nobody_else_is_tried():
+    paid = builders.with_status(renewing("old", "old", identify_grant=3), identifies_spent=3)
+    assert granted(plan(gateway(paid, renewing("old", "old", first=2), unsettled=1, quiet_for=5.0))) == []
+
+
+def test_a_refused_renewal_is_granted_nothing():
+    refused = renewing("old", "old", refused=4014)
+    assert granted(plan(gateway(refused, proven(2, identify_grant=3), blocked=True))) == []
+    assert granted(plan(gateway(refused, proven(2, identify_grant=3), retry=True))) == [(0, 1)]
+
+
+def test_renewals_that_are_lacking_are_said():
+    assert plan(gateway(renewing("new", "old"), quiet_for=float("inf")), remaining=100).verdicts[KEY].short == 1
+
+
+# --- a budget that was spent elsewhere
+
+
+def standing(first):
+    return proven(first, identify_grant=3)
+
+
+def test_the_last_ranges_are_held_until_the_rest_fits():
+    ranges = [standing(first) for first in (0, 2, 4)]
+    key = lambda first: builders.key(first, first + 1, 6)  # noqa: E731
+    assert plan(gateway(*ranges), remaining=103).verdicts[KEY].held == frozenset()
+    assert plan(gateway(*ranges), remaining=102).verdicts[KEY].held == {key(4)}
+    assert plan(gateway(*ranges), remaining=101).verdicts[KEY].held == {key(4), key(2)}
+    assert plan(gateway(*ranges), remaining=0).verdicts[KEY].held == {key(4), key(2), key(0)}
+
+
+def test_the_younger_gateway_is_held_first():
+    other = GatewayKey(builders.NAMESPACE, "other")
+    made = plan(gateway(standing(0)), gateway(standing(2), key=other), remaining=101)
+    assert (made.verdicts[KEY].held, len(made.verdicts[other].held)) == (frozenset(), 1)
 
 
 def test_the_pace_doubles_to_an_hour():

@@ -3,9 +3,10 @@
 import msgspec
 import pytest
 
-from shardwright_api.resources import ShardState, SinkStatus, StandbyStatus
+from shardwright_api.resources import Buffer, Gap, ShardState, SinkStatus, StandbyStatus, VolumeClaim
 from shardwright_operator.actions import Announce, Create, DeletePod, PatchRange
-from shardwright_operator.plan_range import TABLE, launch_pace, plan_range
+from shardwright_operator.kube import CLAIMS, PODS
+from shardwright_operator.plan_range import TABLE, held_back, launch_pace, lost_session, plan_range
 from shardwright_operator.sums import (
     ANNOTATION_FAILED_REVISION,
     ANNOTATION_PARKED_CODE,
@@ -45,6 +46,10 @@ EXAMPLES = {
     ),
     "Discord refused a shard: note with which token and revision": (parked(), [builders.pod()], {}),
     "Discord no longer refuses: forget it": (builders.serving(annotations=noted), [builders.pod()], {}),
+    "the gateway is paused": (rolling(), pods(), {"wanted": builders.wanted(paused=True)}),
+    "the active pod ends, and holds on until another stands by": (
+        builders.serving(), [builders.pod(terminating=True), builders.pod(B, incarnation=2)], {},
+    ),
     "the active pod is lost, another could work": (builders.serving(), [builders.pod(B, incarnation=2)], {}),
     "the active pod is lost, none may be made": (builders.serving(), [], {"wanted": builders.wanted(create_pods=False)}),
     "the active pod is lost, and the last ones did not come up either: wait": (builders.serving(), [], {"launch_in": 5.0}),
@@ -64,7 +69,8 @@ EXAMPLES = {
     "the replacement stands by": (rolling(standby=STANDS_BY), pods(), {}),
     "the replacement gets ready": (rolling(), pods(), {}),
     "the active pod is outdated, none may be made": (rolling(), pods(new=False), {"wanted": builders.wanted(create_pods=False)}),
-    "the active pod is outdated, and must wait": (rolling(spool_bytes=5), pods(new=False), {}),
+    "the active pod is outdated, and events wait in it": (rolling(spool_bytes=5), pods(new=False), {}),
+    "the active pod is outdated, and must wait for its turn": (rolling(), pods(new=False), {"launch_in": 5.0}),
     "the active pod is outdated": (rolling(), pods(new=False), {}),
     "all is well": (builders.serving(), [builders.pod()], {}),
 }  # fmt: skip
@@ -169,13 +175,102 @@ def test_a_crash_looping_new_revision_is_taken_back():
 def test_a_replacement_without_its_sinks_waits_unless_nothing_is_interrupted():
     away = {B: StandbyStatus(builders.NOW, sinks_available=False)}
     assert plan(rolling(standby=away), pods()).row == "the replacement gets ready"
+    resumable = rolling(standby=away, shards=(builders.row(0, ShardState.CLOSED),))
+    assert plan(resumable, pods()).row == "the replacement gets ready"
     idle = rolling(standby=away, shards=(builders.row(0, ShardState.WAITING, session=None),))
     assert plan(idle, pods()).row == "the replacement stands by"
 
 
-def test_a_spool_that_cannot_drain_does_not_keep_the_new_configuration_out():
-    away = (SinkStatus("events", available=False),)
-    assert plan(rolling(spool_bytes=5, sinks=away), pods(new=False)).row == "the active pod is outdated"
+def away(**status):
+    return rolling(sinks=(SinkStatus("events", available=False),), **status)
+
+
+@pytest.mark.parametrize(
+    ("of", "why"),
+    [
+        (rolling(spool_bytes=5), "5 bytes are in its spool"),
+        (away(), "sink 'events' is away"),
+        (away(spool_bytes=5), "5 bytes are in its spool, and sink 'events' is away"),
+    ],
+)
+def test_no_hand_over_begins_while_events_wait(of, why):
+    seen = builders.range_seen(of, pods(new=False))
+    assert plan_range(seen).row == "the active pod is outdated, and events wait in it"
+    assert held_back(seen) == why
+    assert held_back(builders.range_seen(of, pods())) == "", "one that has begun goes on"
+
+
+def test_a_change_of_sinks_or_buffer_begins_although_events_wait():
+    of = away(spool_bytes=5)
+    assert plan(of, [builders.pod(A, buffer="another")]).row == "the active pod is outdated"
+
+
+def test_a_sink_that_is_away_keeps_nobody_back_who_has_no_session():
+    waiting = away(shards=(builders.row(0, ShardState.WAITING, session=None),))
+    assert plan(waiting, pods(new=False)).row == "the active pod is outdated"
+
+
+def test_a_claim_is_made_before_its_pod():
+    spec = builders.gateway(buffer=Buffer(volume_claim=VolumeClaim("1Gi")))
+    made = plan(builders.shard_range(), [], wanted=builders.wanted(spec)).actions
+    assert [action.resource for action in made if isinstance(action, Create)] == [CLAIMS, PODS]
+
+
+def test_a_paused_range_is_left_alone_whatever_is_wrong_with_it():
+    paused = builders.wanted(paused=True)
+    for of, its_pods, more in EXAMPLES.values():
+        seen = builders.range_seen(of, its_pods, **(more | {"wanted": paused}))
+        assert plan_range(seen).actions == ()
+
+
+# --- renewals that Discord refuses
+
+
+def refusing(code=4014, **spec):
+    config = builders.config(identity="new")
+    of = builders.with_spec(builders.serving(**spec), config=config)
+    rows = (builders.row(0, identity="old", refused=code), builders.row(1, identity="old"))
+    return builders.with_status(of, shards=rows)
+
+
+def test_a_refused_renewal_is_noted_once_and_its_pod_goes_on():
+    (patch,) = [one for one in plan(refusing(), [builders.pod()]).actions if isinstance(one, PatchRange)]
+    assert patch.annotations[ANNOTATION_PARKED_CODE] == "4014"
+    assert plan(refusing(annotations=noted), [builders.pod()]).row == "all is well"
+
+
+def test_a_container_that_forgot_the_refusal_does_not_undo_the_note():
+    forgotten = builders.with_status(
+        refusing(annotations=noted), shards=tuple(builders.row(shard, identity="old") for shard in (0, 1))
+    )
+    assert plan(forgotten, [builders.pod()]).row == "all is well"
+    renewed = builders.with_status(
+        refusing(annotations=noted), shards=tuple(builders.row(shard, identity="new") for shard in (0, 1))
+    )
+    assert plan(renewed, [builders.pod()]).row == "Discord no longer refuses: forget it"
+
+
+def test_a_pod_whose_renewal_is_refused_is_replaced_when_it_crashes():
+    of = refusing(annotations=noted)
+    assert plan(of, [builders.pod(looping=True)], crashed_for=3.0).row.startswith("the active pod is lost")
+
+
+def test_a_renewal_refused_for_the_token_is_mended_by_a_pod_with_the_new_secret():
+    of = refusing(4004, annotations=noted)
+    healed = builders.wanted(healed=True, secret_version="200")
+    assert plan(of, [builders.pod()], wanted=healed).row == "the active pod is outdated"
+
+
+# --- gaps
+
+
+def test_a_gap_is_announced_on_the_gateway_with_what_is_known_of_it():
+    seen = builders.range_seen(builders.serving(), [builders.pod()])
+    announcement = lost_session(seen, 3, Gap("abc", 4711, builders.NOW)).announcement
+    assert (announcement.kind, announcement.regarding.name) == ("DiscordGateway", "mybot")
+    assert announcement.warning
+    for word in ("Shard 3", "abc", "4711", builders.NOW):
+        assert word in announcement.note
 
 
 def test_a_failed_revision_is_left_alone():

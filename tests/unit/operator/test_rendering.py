@@ -2,12 +2,16 @@
 
 import json
 
-from shardwright_api.resources import PodTemplate, ShardRange, decode
+import msgspec
+
+from shardwright_api.resources import Buffer, PodTemplate, ShardConfig, ShardRange, VolumeClaim, decode
 from shardwright_api.sharding import Range
 from shardwright_operator import render
 from shardwright_operator.revision import merge_diff
 from shardwright_operator.sums import live_spec
 from unit.operator import builders
+
+MI = 1024 * 1024
 
 
 def rendered(**pod):
@@ -31,6 +35,7 @@ def test_a_pod_is_owned_labelled_and_named_for_its_incarnation():
             "shardwright.dev/revision": builders.REVISION,
             "shardwright.dev/incarnation": "3",
             "shardwright.dev/secret-version": "100",
+            "shardwright.dev/buffer-version": render.buffer_version(builders.config()),
         },
         "ownerReferences": [
             {
@@ -75,10 +80,13 @@ def test_the_container_knows_its_range_and_itself_and_never_the_token():
     (container,) = rendered()["spec"]["containers"]
     assert container["name"] == "shard"
     assert container["args"] == ["--namespace", "bots", "--range", "mybot-4-0-1"]
-    assert [(one["name"], one["valueFrom"]["fieldRef"]["fieldPath"]) for one in container["env"]] == [
+    *fields, given = container["env"]
+    assert [(one["name"], one["valueFrom"]["fieldRef"]["fieldPath"]) for one in fields] == [
         ("SHARDWRIGHT_POD_NAME", "metadata.name"),
         ("SHARDWRIGHT_POD_UID", "metadata.uid"),
     ]
+    assert given["name"] == "SHARDWRIGHT_CONFIG"
+    assert msgspec.json.decode(given["value"], type=ShardConfig) == builders.config()
     assert container["ports"] == [{"name": "http", "containerPort": 8080}]
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
     assert container["readinessProbe"]["periodSeconds"] == 2
@@ -100,7 +108,7 @@ def test_volumes_hold_the_token_the_state_and_access_to_the_api():
         "defaultMode": 0o440,
         "items": [{"key": "token", "path": "token"}],
     }
-    assert volumes["state"]["emptyDir"] == {}
+    assert volumes["state"]["emptyDir"] == {"sizeLimit": str(16 * MI)}
     assert volumes["api-access"]["projected"]["sources"][0] == {
         "serviceAccountToken": {"path": "token", "expirationSeconds": 3600}
     }
@@ -179,13 +187,80 @@ def test_a_shard_range_reads_back_as_what_was_rendered():
         max_concurrency=16,
         config=config,
         revision="r",
+        restart_at="today",
         hold=True,
     )
+    assert body["metadata"]["annotations"] == {"shardwright.dev/restart-at": "today"}
     raw = json.dumps(body).encode()
     spec = decode(ShardRange, raw).spec
     assert (spec.first, spec.last, spec.total, spec.config, spec.hold) == (0, 1, 4, config, True)
     assert live_spec(spec).gateway_url == "wss://x"
     assert body["metadata"]["ownerReferences"][0]["controller"] is True
+
+
+def test_the_buffer_reaches_the_pods_in_bytes():
+    spec = Buffer(memory="1.5Mi", disk="2G")
+    config = render.shard_config(builders.gateway(buffer=spec), gateway_url="wss://x", ranges=2)
+    assert (config.buffer_memory, config.buffer_disk) == (1572864, 2_000_000_000)
+    of = builders.shard_range(config=config)
+    volumes = {one["name"]: one for one in render.pod(builders.wanted(), of, 1)["spec"]["volumes"]}
+    assert volumes["state"]["emptyDir"] == {"sizeLimit": "2000000000"}
+
+
+def test_without_a_spool_the_checkpoint_has_a_small_volume():
+    config = render.shard_config(builders.gateway(buffer=Buffer(disk="0")), gateway_url="wss://x", ranges=2)
+    assert config.buffer_disk == 0
+    of = builders.shard_range(config=config)
+    volumes = {one["name"]: one for one in render.pod(builders.wanted(), of, 1)["spec"]["volumes"]}
+    assert volumes["state"]["emptyDir"] == {"sizeLimit": str(16 * MI)}
+
+
+def test_a_claim_belongs_to_its_range_and_is_mounted_instead():
+    gateway = builders.gateway(buffer=Buffer(volume_claim=VolumeClaim("5Gi", "fast")))
+    assert render.shard_config(gateway, gateway_url="wss://x", ranges=1).buffer_disk == 5 * 1024 * MI
+    of, wanted = builders.shard_range(), builders.wanted(gateway)
+    claim = render.claim(wanted, of)
+    assert claim["metadata"]["name"] == "mybot-4-0-1-spool"
+    assert claim["metadata"]["ownerReferences"][0]["uid"] == of.metadata.uid
+    assert claim["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "5Gi"}},
+        "storageClassName": "fast",
+    }
+    spec = render.pod(wanted, of, 1)["spec"]
+    volumes = {one["name"]: one for one in spec["volumes"]}
+    assert volumes["state"] == {"name": "state", "persistentVolumeClaim": {"claimName": "mybot-4-0-1-spool"}}
+    (together,) = spec["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert together["podAffinityTerm"]["labelSelector"] == {"matchLabels": {"shardwright.dev/range": "mybot-4-0-1"}}
+    assert render.claim(builders.wanted(), of) is None
+
+
+def test_what_kubernetes_would_expand_in_a_configuration_is_escaped():
+    config = builders.config(presence={"status": "$(HOME)"})
+    (container,) = render.pod(builders.wanted(), builders.shard_range(config=config), 1)["spec"]["containers"]
+    assert '"$$(HOME)"' in container["env"][-1]["value"]
+
+
+def test_the_identity_is_what_only_an_identify_can_change():
+    def identity(**spec):
+        return render.shard_config(builders.gateway(**spec), gateway_url="wss://x", ranges=1).identity
+
+    assert identity() == identity(pod=PodTemplate(image="x")) == identity(intents=(), intent_bits=builders.INTENTS)
+    others = [identity(intents=("GUILDS",)), identity(presence={"status": "idle"}), identity(large_threshold=100)]
+    assert len({identity(), *others}) == 4
+
+
+def test_a_pod_that_tolerates_cordons_or_is_bound_to_a_volume_does_not_leave_its_node():
+    assert render.leaves(builders.wanted())
+    for kept in (
+        {"pod": PodTemplate(tolerations=({"operator": "Exists"},))},
+        {"pod": PodTemplate(tolerations=({"operator": "Exists", "effect": "NoSchedule"},))},
+        {"pod": PodTemplate(tolerations=({"key": "node.kubernetes.io/unschedulable", "operator": "Exists"},))},
+        {"buffer": Buffer(volume_claim=VolumeClaim("1Gi"))},
+    ):
+        assert not render.leaves(builders.wanted(builders.gateway(**kept)))
+    other = PodTemplate(tolerations=({"key": "mine"}, {"operator": "Exists", "effect": "NoExecute"}))
+    assert render.leaves(builders.wanted(builders.gateway(pod=other)))
 
 
 def test_heartbeats_are_rarer_above_two_hundred_ranges():

@@ -28,7 +28,7 @@ from shardwright_operator.kube import GATEWAYS, LEASES, NODES, PODS
 from shardwright_operator.layout import Layout
 from shardwright_operator.lists import Lists
 from shardwright_operator.logs import TextFormatter
-from shardwright_operator.memory import FenceLimit, Memory, Paces
+from shardwright_operator.memory import FenceLimit, Paces, note
 from shardwright_operator.plan_bot import grant_pace
 from shardwright_operator.settings import parse
 from shardwright_operator.store import Store
@@ -153,12 +153,12 @@ def test_at_most_one_range_in_twenty_is_fenced_in_a_minute(number, allowed):
 
 
 def test_a_trouble_is_news_once():
-    memory = Memory()
-    assert memory.note_trouble(A, "quota")
-    assert not memory.note_trouble(A, "quota")
-    assert memory.note_trouble(A, "")
-    assert not memory.note_trouble(A, "")
-    assert memory.troubles == {}
+    troubles = {}
+    assert note(troubles, A, "quota")
+    assert not note(troubles, A, "quota")
+    assert note(troubles, A, "")
+    assert not note(troubles, A, "")
+    assert troubles == {}
 
 
 # --- lists and sweeps

@@ -4,11 +4,11 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardwright_api.resources import GatewayStatus, ShardState, SinkStatus
+from shardwright_api.resources import GatewayStatus, ObjectMeta, ShardState, SinkStatus
 from shardwright_operator.keys import BotKey, GatewayKey
 from shardwright_operator.store import Identifies, Store
 from shardwright_operator.sums import GatewayTotals
-from shardwright_operator.views import Node, NodeStatus, Trait
+from shardwright_operator.views import Node, NodeSpec, NodeStatus, Trait
 from unit.operator import builders
 
 GATEWAY = GatewayKey(builders.NAMESPACE, builders.GATEWAY)
@@ -117,6 +117,51 @@ def test_an_older_version_is_not_believed():
     assert woken == []
 
 
+def test_a_renewal_settles_by_its_new_session_or_its_refusal():
+    store, _, _ = made()
+    of = builders.with_spec(builders.serving(), config=builders.config(identity="new"))
+    store.put_range(builders.with_status(of, shards=tuple(builders.row(shard, identity="new") for shard in (0, 1))))
+    assert store.unsettled(builders.key()) == 0
+    paid = builders.with_status(version(of, 11), identifies_spent=4)
+    store.put_range(paid)
+    assert store.unsettled(builders.key()) == 2
+    renewed = (builders.row(0, session="other", identity="new"), builders.row(1, refused=4014))
+    store.put_range(builders.with_status(version(paid, 12), shards=renewed))
+    assert store.unsettled(builders.key()) == 0
+
+
+def test_renewals_that_may_be_under_way_when_a_range_is_first_seen_count():
+    store, _, _ = made()
+    of = builders.with_spec(builders.serving(), config=builders.config(identity="new"))
+    rows = tuple(builders.row(shard, identity="old") for shard in (0, 1))
+    store.put_range(builders.with_status(of, shards=rows))
+    assert store.unsettled(builders.key()) == 2
+
+
+def test_a_restart_is_asked_for_by_an_annotation_alone():
+    store, asked, _ = made()
+    of = builders.gateway()
+    store.put_gateway(of)
+    asked.clear()
+    for number, (name, news) in enumerate([("other", False), ("shardwright.dev/restart-at", True)]):
+        meta = msgspec.structs.replace(of.metadata, resource_version=str(10 + number), annotations={name: "now"})
+        store.put_gateway(msgspec.structs.replace(of, metadata=meta))
+        assert bool(asked) is news
+
+
+def test_a_cordon_is_news_for_the_ranges_on_the_node():
+    store, asked, _ = made()
+    pod = builders.pod()
+    store.put_pod(pod)
+    node = Node(ObjectMeta("node-1", uid="n", resource_version="1"), status=NodeStatus((Trait("Ready", "True"),)))
+    store.put_node(node)
+    asked.clear()
+    cordoned = Node(ObjectMeta("node-1", uid="n", resource_version="2"), NodeSpec(unschedulable=True), node.status)
+    store.put_node(cordoned)
+    assert builders.key() in asked
+    assert store.node_cordoned(pod)
+
+
 def test_what_was_deleted_does_not_come_back_from_an_older_list():
     store, _, _ = made()
     of, pod = builders.serving(), builders.pod()
@@ -130,7 +175,8 @@ def test_what_was_deleted_does_not_come_back_from_an_older_list():
     assert store.pods(builders.key()) == ()
     assert store.totals(builders.GATEWAY_UID) == GatewayTotals(
         states=store.totals(builders.GATEWAY_UID).states,
-        runs=store.totals(builders.GATEWAY_UID).runs,
+        revisions=store.totals(builders.GATEWAY_UID).revisions,
+        restarts=store.totals(builders.GATEWAY_UID).restarts,
         live=store.totals(builders.GATEWAY_UID).live,
     )
 

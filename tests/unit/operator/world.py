@@ -29,11 +29,13 @@ class Actor:
     """What runs inside a pod.
 
     `broken`: it never comes up. `shy`: it stands by, and never takes the range. `cut`: it neither hears nor speaks.
+    `slow`: it is told to end, and holds on.
     """
 
     broken: bool = False
     shy: bool = False
     cut: bool = False
+    slow: bool = False
 
 
 @dataclass
@@ -44,6 +46,10 @@ class World:
     actors: dict[str, Actor] = field(default_factory=dict)
     broken_revisions: set[str] = field(default_factory=set)
     shy_revisions: set[str] = field(default_factory=set)
+    cordoned: set[str] = field(default_factory=set)
+    """Nodes that take no new pods; pods that are made come to another one."""
+    full: bool = False
+    """No node has room: pods that are made wait for one."""
     now: float = 1000.0
     heard_at: float = 1000.0
     made: int = 0
@@ -97,6 +103,7 @@ class World:
             pods=tuple(self.pods.values()),
             wanted=self.wanted,
             silent=self.silent,
+            cordoned=frozenset(pod.uid for pod in self.pods.values() if pod.spec.node_name in self.cordoned),
             launch_in=self.launches.wait(key, self.now),
             crashed_for=self.since.held(key, "crash loop", looping, self.now),
         )
@@ -147,15 +154,15 @@ class World:
         assert incarnation == self.range.spec.incarnation, "the incarnation is raised before its pod is made"
         assert body["metadata"]["name"] not in {pod.metadata.name for pod in self.pods.values()}
         self.launches.note(range_key(self.range), self.now)
-        self.add(
-            builders.pod(
-                f"made-{self.made}",
-                of=self.range,
-                incarnation=incarnation,
-                revision=body["metadata"]["annotations"][names.ANNOTATION_REVISION],
-                secret=self.wanted.secret_version,
-            )
+        pod = builders.pod(
+            f"made-{self.made}",
+            of=self.range,
+            incarnation=incarnation,
+            revision=body["metadata"]["annotations"][names.ANNOTATION_REVISION],
+            secret=self.wanted.secret_version,
+            node="" if self.full else "node-2",
         )
+        self.add(pod, Actor(broken=True) if self.full else None)
 
     # --- the pods
 
@@ -165,7 +172,7 @@ class World:
         holds = self.range.status.holder == uid
         if actor.cut or pod.dead or (actor.broken and not pod.terminating):
             return
-        if pod.terminating:
+        if pod.terminating and not actor.slow:
             if holds:
                 self.release()
             self.vanish(uid)

@@ -19,10 +19,13 @@ def resumable(seq=10, *, session="old", url=URL, intents=CONFIG.intents, compres
 class Driven:
     """`random` is what the session draws, every time."""
 
-    def __init__(self, *, to_resume=None, random=0.5, config=CONFIG):
+    def __init__(self, *, to_resume=None, random=0.5, config=CONFIG, **more):
         self.random = random
         self.now = 1000.0
-        self.session = Session(config, random=lambda: self.random, resumable=to_resume)
+        self.wall = 1735689600.0
+        self.session = Session(
+            config, random=lambda: self.random, wall=lambda: self.wall + self.now - 1000.0, resumable=to_resume, **more
+        )
 
     # --- the ways into a state; each gives the Driven back -----------------------------------------------------
 
@@ -85,6 +88,8 @@ class Driven:
     def events(self):
         """Take the events."""
         events, self.session.events = self.session.events, []
+        if events:
+            self.session.handed_on(self.session.wall())
         return events
 
     def names(self):

@@ -3,6 +3,8 @@
 import asyncio
 import gc
 
+import msgspec
+
 from shardwright_api.resources import Compression, RangeSpec, ShardConfig, ShardState, ShardStatus
 from shardwright_shard import shard as shard_module
 from shardwright_shard.coordination.local import LocalCluster
@@ -36,6 +38,11 @@ def row(shard, *, session=None, seq=10, **fields):
     return ShardStatus(id=shard, seq=seq, **{**given, "intents": 513, "compression": Compression.ZSTD, **fields})
 
 
+async def at_once(function, *args):
+    """Stand for a thread, on a loop whose time would jump meanwhile."""
+    return function(*args)
+
+
 class Flaky:
     """A coordinator whose calls fail as told: `errors["slot"] = [CoordinatorUnavailable("...")]`, one per call.
 
@@ -54,6 +61,9 @@ class Flaky:
 
     def watch_bucket(self, bucket):
         self.inner.watch_bucket(bucket)
+
+    def identified(self, bucket, *, too_early):
+        self.inner.identified(bucket, too_early=too_early)
 
     def __getattr__(self, name):
         async def call(*args, **kwargs):
@@ -108,7 +118,10 @@ class Stage:
         self.coordinators.append(coordinator)
         return coordinator
 
-    def pod(self, name="a", *, sinks=None, memory_limit=10_000_000):
+    def pod(self, name="a", *, sinks=None, memory_limit=None, state_dir=None):
+        if memory_limit is not None:
+            about = self.range.spec.config
+            self.cluster.change(RANGE, config=msgspec.structs.replace(about, buffer_memory=memory_limit))
         coordinator = self.flaky(name)
         made = [MemorySink()] if sinks is None else sinks
         return Pod(
@@ -117,7 +130,8 @@ class Stage:
             read_token=self.read_token,
             random=lambda: 0.5,
             tls=None,
-            memory_limit=memory_limit,
+            state_dir=state_dir,
+            in_thread=at_once,
         )
 
     async def until(self, predicate, within=120.0):
@@ -177,8 +191,9 @@ class ShardStage(Stage):
             total=seen.total,
             intents=seen.config.intents,
             compression=seen.config.compression,
+            identity=seen.config.identity,
         )
-        session = Session(about, random=lambda: 0.5, resumable=_resumable(about, kept))
+        session = Session(about, random=lambda: 0.5, wall=self.wall, resumable=_resumable(about, kept))
         around = Surroundings(
             coordinator=self.coordinator,
             journal=self.journal,
@@ -189,6 +204,7 @@ class ShardStage(Stage):
             sinks_obstacle=lambda: self.sinks_away,
             changed=lambda: None,
             fatal=self._fatal,
+            renewed=self._renewed,
         )
         self.shards[shard] = Shard(session, around)
 
@@ -207,6 +223,12 @@ class ShardStage(Stage):
 
     def state(self, shard=0):
         return self.shards[shard].session.state.name
+
+    def wall(self):
+        return 1735689600.0 + asyncio.get_running_loop().time()
+
+    def _renewed(self, old, new):
+        self.shards[old.id] = new
 
     def _fatal(self):
         self.fatal += 1

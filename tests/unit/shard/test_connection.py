@@ -551,6 +551,24 @@ async def test_what_cannot_be_read_is_told_once_after_what_could(recorder, tls, 
     assert isinstance(recorder.error, error)
 
 
+@pytest.mark.usefixtures("short_linger")
+async def test_the_memory_for_what_one_read_inflates_to_is_bounded(recorder, tls, monkeypatch):
+    """Each message is small enough for itself; a bomb of many is cut off, and what was read of it is handed on."""
+    monkeypatch.setattr(module, "MAX_READ", 1_000_000)
+
+    async def script(peer):
+        compress = Compressor(Compression.ZSTD)
+        peer.writer.write(await peer.greeting() + b"".join(frame(compress(bytes(100_000))) for _ in range(100)))
+        await peer.until_closed()
+
+    async with serve(script, tls) as server:
+        recorder.on_unreadable = lambda: recorder.connection.close(4000)
+        connection = await open_connection(server, recorder, tls, compression=Compression.ZSTD)
+        await connection.ended
+    assert len(recorder.received) == 11
+    assert isinstance(recorder.error, TooLarge)
+
+
 async def test_a_handler_that_does_not_close_after_rubbish_has_it_done_for_it(recorder, tls):
     async def script(peer):
         peer.writer.write(await peer.greeting() + b"\xf2\x01a")

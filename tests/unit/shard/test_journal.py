@@ -122,7 +122,8 @@ def test_the_journal_is_full_above_its_limit_until_it_is_half_empty():
 def test_statistics_count_events_and_bytes():
     made, reader, _ = filled(3, 3)
     reader.ack(4)
-    assert made.statistics() == {"events": 3, "bytes": len(message(4).payload) * 3}
+    waiting = {"events": 3, "bytes": len(message(4).payload) * 3}
+    assert made.statistics() == {**waiting, "spool_events": 0, "spool_bytes": 0}
 
 
 def test_reading_near_the_end_costs_the_same_however_much_an_absent_sink_keeps(monkeypatch):

@@ -108,8 +108,8 @@ def test_waits_have_jitter_so_that_shards_do_not_come_back_in_step(random, delay
 
 
 @pytest.mark.parametrize(("lived", "waits"), [(29.0, True), (31.0, False)])
-def test_only_a_session_that_lived_for_a_while_clears_what_failed_before(lived, waits):
-    driven = Driven(random=1.0)
+def test_only_a_resumed_session_that_lived_for_a_while_clears_what_failed_before(lived, waits):
+    driven = Driven(random=1.0, to_resume=resumable())
     for _ in range(4):
         driven.connecting().closed(None)
     driven.now = driven.session.retry_at
@@ -227,3 +227,22 @@ def test_a_second_hello_breaks_the_rules(way):
     driven.receive(hello())
     assert driven.state == "IDLE"
     assert driven.close_code() == 4000
+
+
+def test_op_9_right_after_each_ready_makes_the_wait_grow_all_the_same():
+    driven = Driven(random=0.5)
+    delays = []
+    for _ in range(9):
+        driven.live().receive(invalid(resumable=False))
+        delays.append(driven.delay())
+        driven.now = driven.session.retry_at
+    assert delays == [3.0, 6.0, 12.0, 24.0, *[45.0] * 5]
+
+
+def test_what_failed_before_the_first_ready_does_not_slow_the_first_resume():
+    driven = Driven(random=1.0)
+    for _ in range(6):
+        driven.connecting().closed(None)
+    driven.now = driven.session.retry_at
+    driven.live().closed(None)
+    assert driven.delay() == 0

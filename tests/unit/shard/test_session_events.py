@@ -130,9 +130,9 @@ def test_unknown_opcodes_are_counted_and_change_nothing():
     assert driven.session.counters.unknown_opcodes == 3
 
 
-def test_a_gap_in_the_sequence_is_taken_as_discord_gives_it():
-    """Sequences are not promised to be without gaps: RESUME goes by the last one received."""
-    driven = Driven().live()
+def test_a_hole_in_a_replay_is_taken_as_discord_gives_it():
+    """Sequences are not promised to be without holes (RESUMED takes one that no replay repeats)."""
+    driven = Driven(to_resume=resumable(3)).greeted()
     driven.receive(dispatch("MESSAGE_CREATE", 5), dispatch("MESSAGE_CREATE", 6), dispatch("MESSAGE_CREATE", 9))
     assert [event.seq for event in driven.events()] == [5, 6, 9]
     assert driven.session.resumable.seq == 9
@@ -246,3 +246,68 @@ def test_both_roads_give_the_same_events_however_the_reads_are_cut(names, gaps, 
     assert fast.session.received == slow.session.received
     assert fast.state == slow.state
     assert fast.session.resumable.seq == slow.session.resumable.seq
+
+
+# --- holes in the sequences -------------------------------------------------------------------------------------------
+
+
+def test_a_hole_while_live_is_answered_by_a_resume_from_before_it():
+    """What is missing may have gone to another connection of the session."""
+    driven = Driven().live()
+    driven.receive(dispatch("MESSAGE_CREATE", 2), dispatch("MESSAGE_CREATE", 5), dispatch("MESSAGE_CREATE", 6))
+    assert [event.seq for event in driven.events()] == [2]
+    assert (driven.state, driven.close_code(), driven.delay()) == ("IDLE", 4000, 0)
+    driven.greeted()
+    assert driven.sent()[-1]["d"]["seq"] == 2
+    driven.receive(*(dispatch("MESSAGE_CREATE", seq) for seq in (3, 4, 5, 6)), resumed(7))
+    assert [event.seq for event in driven.events()] == [3, 4, 5, 6, None]
+    assert driven.session.counters.missing == 0
+
+
+def test_a_hole_that_the_replay_has_too_is_discords_and_only_counted_from_then_on():
+    driven = Driven().live()
+    driven.receive(dispatch("MESSAGE_CREATE", 3))
+    driven.greeted().receive(dispatch("MESSAGE_CREATE", 3), resumed(4))
+    driven.receive(dispatch("NEW_THING", 7), dispatch("MESSAGE_CREATE", 8))
+    assert driven.state == "LIVE"
+    assert [event.seq for event in driven.events()] == [3, None, 7, 8]
+    assert driven.session.counters.missing == 1 + 2
+
+
+def test_a_hole_with_nothing_after_it_in_the_replay_is_discords_too():
+    driven = Driven().live()
+    driven.receive(dispatch("MESSAGE_CREATE", 3))
+    driven.greeted().receive(resumed(3))
+    assert driven.session.counters.missing == 1
+    driven.receive(dispatch("MESSAGE_CREATE", 5))
+    assert driven.state == "LIVE"
+
+
+@pytest.mark.parametrize(
+    "cut", [b'{"t":"MESSAGE_CREATE","s":2,"op":0,"d":{"content":"x"', b'{"t":"MESSAGE_CREATE","s":2,"op":0,"']
+)
+def test_a_message_cut_after_its_header_is_not_handed_on(cut):
+    driven = Driven().live()
+    driven.receive(cut)
+    assert (driven.events(), driven.state) == ([], "IDLE")
+    driven.greeted().receive(dispatch("MESSAGE_CREATE", 2))
+    assert [event.seq for event in driven.events()] == [2]
+
+
+@pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])
+def test_a_clock_that_jumps_changes_nothing_but_what_people_are_told(jump):
+    """Heartbeats, time-outs and pauses go by the monotonic clock alone."""
+    driven, other = Driven().live(), Driven().live()
+    for each in (driven, other):
+        each.receive(dispatch("MESSAGE_CREATE", 2))
+        each.events()
+    driven.wall += jump
+    for each in (driven, other):
+        each.after(30)
+        each.receive(ACK, dispatch("MESSAGE_CREATE", 3))
+    assert driven.session.next_tick() == other.session.next_tick()
+    assert (driven.sent(), driven.state) == (other.sent(), "LIVE")
+    for each in (driven, other):
+        each.events()
+        each.after(100)
+    assert (driven.state, driven.delay()) == (other.state, other.delay())

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from shardwright_shard.errors import TooLarge, Unreadable
-from shardwright_shard.session import MAX_FAILED_RESUMES
+from shardwright_shard.session import MAX_FAILED_RESUMES, MAX_SKIPS
 from unit.shard.driven import Driven, resumable
 from unit.shard.messages import dispatch, resumed
 
@@ -88,7 +88,7 @@ def test_what_fails_for_ever_does_not_skip_one_event_after_another():
             break
         again(driven, POISON)
     assert driven.session.resumable is None
-    assert driven.session.counters.skipped <= MAX_FAILED_RESUMES // 2
+    assert driven.session.counters.skipped <= MAX_SKIPS + MAX_FAILED_RESUMES // 2
 
 
 def test_what_is_unreadable_before_the_replay_is_no_events_fault():
@@ -125,3 +125,13 @@ def test_nothing_of_the_payload_is_told():
     (event,) = driven.events()
     assert b"private" not in event.payload
     assert "private" not in driven.session.last_reason
+
+
+def test_three_poisoned_events_in_a_row_do_not_exhaust_the_patience_with_the_session():
+    driven = Driven().live()
+    driven.receive(POISON)
+    for _ in range(5):
+        again(driven, POISON)
+    assert driven.session.counters.skipped == 3
+    again(driven, dispatch("MESSAGE_CREATE", 5), resumed(6))
+    assert driven.state == "LIVE"

@@ -1,10 +1,12 @@
 """How a session is taken up again, by the same process or by another one."""
 
+from dataclasses import replace
+
 import pytest
 
 from shardwright_api.resources import Compression
 from shardwright_shard.session import MAX_FAILED_RESUMES, READY_TIMEOUT
-from unit.shard.driven import TOKEN, Driven, resumable
+from unit.shard.driven import CONFIG, TOKEN, Driven, resumable
 from unit.shard.messages import ACK, RECONNECT, dispatch, hello, invalid, ready, resumed
 
 
@@ -171,3 +173,27 @@ def test_resumes_and_their_success_are_counted():
 def test_a_checkpoint_of_another_process_is_as_good_as_an_own_session():
     driven = Driven(to_resume=resumable(10)).live()
     assert driven.session.source.acked == 10, "acked moves by acknowledgements alone"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "intents", "outdated"),
+    [
+        ("a", "a", 513, False),
+        ("a", "b", 513, True),
+        ("a", "a", 1, False),
+        # One of the two programs does not know of identities: the intents must do.
+        ("", "b", 513, False),
+        ("", "b", 1, True),
+        ("a", "", 513, False),
+        ("a", "", 1, True),
+    ],
+)
+def test_a_session_is_outdated_by_its_identity_or_else_by_its_intents(old, new, intents, outdated):
+    config = replace(CONFIG, identity=new)
+    driven = Driven(to_resume=replace(resumable(intents=intents), identity=old), config=config)
+    assert driven.session.outdated is outdated
+    driven.greeted().receive(invalid(resumable=False))
+    driven.now = driven.session.retry_at
+    driven.live()
+    assert not driven.session.outdated
+    assert driven.session.resumable.identity == new

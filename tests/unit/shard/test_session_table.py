@@ -53,6 +53,7 @@ FATAL              -        -           park          park          park        
 ZOMBIE             -        -           drop          drop          drop          drop          drop          -       -
 TIMEOUT            -        drop        drop          drop          drop          drop          drop          -       -
 RUBBISH            -        drop        drop          drop          drop          drop          drop          -       -
+HOLE               -        -           -             -             -             -             drop          -       -
 PAUSED             -        -           drop          drop          drop          drop          drop          -       -
 UNPARK             -        -           -             -             -             -             -             unpark  -
 DRAIN              done     close-4000  close-4000    close-4000    close-4000    close-4000    close-4000    done    done
@@ -70,7 +71,7 @@ EXPECTED = expectations()
 
 def test_every_pair_is_decided_here():
     assert set(EXPECTED) == {(state.name, given.name) for state in State for given in Input}
-    assert len(EXPECTED) == 9 * 24
+    assert len(EXPECTED) == 9 * 25
 
 
 @pytest.mark.parametrize(("state", "given"), [pair for pair, word in EXPECTED.items() if word != "-"])

@@ -318,13 +318,36 @@ async def test_a_range_that_is_gone_ends_the_shards_task(stage):
 async def test_cut_off_from_the_cluster_a_session_is_resumed_at_once_and_then_every_half_minute(stage):
     await resumed(stage, 0)
     stage.cluster.cut("a")
+    stage.discord.answers = False
+    stage.discord.open(0).drop(None)
     times = []
-    for _ in range(3):
-        stage.discord.open(0).drop(None)
-        await stage.until(lambda: stage.state() == "LIVE")
+    for count in range(2, 5):
+        await stage.until(lambda count=count: len(stage.discord.resumes) == count)
         times.append(stage.discord.resumes[-1].at)
+        stage.discord.open(0).drop(None)
     assert times[0] < 1
     assert all(29 <= later - earlier <= 32 for earlier, later in pairwise(times))
+
+
+@pytest.mark.parametrize("end", ["a second cut", "op 9"])
+async def test_cut_off_from_the_cluster_a_pod_whose_session_another_one_may_have_stops(stage, end):
+    """Two pods never take a session from each other in turns."""
+    await resumed(stage, 0)
+    stage.cluster.cut("a")
+    stage.discord.open(0).drop(None)
+    await stage.until(lambda: stage.state() == "LIVE")
+    if end == "op 9":
+        stage.discord.open(0).push(invalid(resumable=True))
+    else:
+        stage.discord.open(0).drop(None)
+    await stage.settle(600)
+    assert len(stage.discord.resumes) == 2
+    stage.cluster.restore()
+    await stage.until(lambda: stage.state() == "LIVE")
+    assert len(stage.discord.resumes) == 3
+    stage.cluster.cut("a")
+    stage.discord.open(0).drop(None)
+    await stage.until(lambda: stage.state() == "LIVE", within=5)
 
 
 async def test_cut_off_from_the_cluster_nothing_is_identified(stage):
@@ -351,12 +374,16 @@ async def test_what_a_session_left_behind_stands_before_its_successors_ready(sta
     assert names == [
         ("session-0", "READY"),
         *[("session-0", "MESSAGE_CREATE")] * 3,
+        ("session-1", "shardwright.gap"),
         ("session-1", "READY"),
     ]
     assert old.acked == 1
+    gap = stage.shards[0].status().gap
+    assert (gap.session, gap.seq) == ("session-0", 1), "what is not acknowledged may be lost with this process"
     assert stage.shards[0].status().seq == 0, "the new session's events are not acknowledged"
     stage.sink.release()
     assert (old.acked, stage.shards[0].status().seq) == (4, 1)
+    assert stage.shards[0].status().gap is None
 
 
 async def test_a_dead_resume_url_gives_way_to_the_gateways_own_without_an_identify(stage):
@@ -479,7 +506,7 @@ async def test_a_full_journal_pauses_reading_and_room_resumes_it(stage):
     await identified(stage, 0)
     stage.sink.hold()
     connection = stage.discord.open(0)
-    stage.journal._limit = stage.journal.size + 1000
+    stage.journal.resize(stage.journal.size + 1000)
     stage.discord.emit(0, count=50)
     assert stage.journal.full
     assert not connection.reading
@@ -495,7 +522,7 @@ async def test_a_full_journal_pauses_reading_and_room_resumes_it(stage):
 async def test_a_pause_longer_than_an_interval_closes_and_resumes_when_there_is_room(stage):
     await identified(stage, 0)
     stage.sink.hold()
-    stage.journal._limit = stage.journal.size + 10
+    stage.journal.resize(stage.journal.size + 10)
     stage.discord.emit(0)
     await stage.settle(85)
     assert stage.discord.connections[0].closed_with == 4000
@@ -511,7 +538,7 @@ async def test_a_pause_longer_than_an_interval_closes_and_resumes_when_there_is_
 async def test_heartbeats_go_on_during_a_pause(stage):
     await identified(stage, 0)
     stage.sink.hold()
-    stage.journal._limit = stage.journal.size + 10
+    stage.journal.resize(stage.journal.size + 10)
     await stage.settle(1)
     stage.discord.emit(0)
     stage.discord.beats.clear()
@@ -661,3 +688,173 @@ async def test_the_token_stands_in_no_log_line_and_in_no_row(stage, caplog):
     assert TOKEN not in "".join(lines)
     assert TOKEN not in repr(stage.range)
     assert TOKEN not in repr(stage.shards[0].status())
+
+
+# --- renewals ---------------------------------------------------------------------------------------------------------
+
+
+async def renewing(stage, *shards, **fields):
+    """Run shards whose sessions were identified with other intents, until they are LIVE again."""
+    return await resumed(stage, *shards, **{"intents": 1, "identity": "before", **fields})
+
+
+def told(stage):
+    return [(source.session, event.name) for source, event in stage.sink.events if event.name != "RESUMED"]
+
+
+async def test_a_session_with_another_identity_is_resumed_as_it_is_and_renewed_by_a_grant(stage):
+    await renewing(stage, 0)
+    await stage.settle(60)
+    shard = stage.shards[0]
+    assert stage.discord.identifies == []
+    assert (shard.status().state, shard.status().intents, shard.status().identity) == (ShardState.READY, 1, "before")
+    assert shard.status().message == "to be renewed: waits for the operator's grant to identify"
+    old = stage.discord.open(0)
+    stage.grant(1)
+    await stage.until(lambda: stage.shards[0] is not shard)
+    renewed = stage.shards[0]
+    stage.discord.emit(0)
+    await stage.settle()
+    assert told(stage) == [
+        ("session-1", "shardwright.gap"),
+        ("session-1", "READY"),
+        ("session-1", "MESSAGE_CREATE"),
+    ]
+    assert (old.closed_with, stage.discord.identifies[0].data["intents"]) == (1000, 513)
+    row = renewed.status()
+    assert (row.session, row.intents, row.message, row.refused) == ("session-1", 513, None, None)
+    assert stage.status.identifies_spent == 1
+    assert renewed.session.counters.resumed == renewed.session.counters.identifies == 1, "its counters go on"
+
+
+async def test_the_old_session_forwards_while_the_new_one_waits_for_its_slot(stage):
+    await renewing(stage, 0)
+    stage.discord.answers = False
+    stage.grant(1)
+    await stage.until(lambda: stage.discord.identifies)
+    stage.discord.emit(0, count=3)
+    await stage.settle()
+    assert told(stage) == [("old-0", "MESSAGE_CREATE")] * 3
+    assert "to be renewed" not in (stage.shards[0].status().message or "")
+    assert stage.state() == "LIVE"
+
+
+async def test_a_renewal_that_discord_refuses_leaves_the_old_session_alone(stage):
+    await renewing(stage, 0)
+    stage.discord.answers = False
+    stage.grant(1)
+    await stage.until(lambda: stage.discord.identifies)
+    stage.discord.open(0).drop(4014, "disallowed intents")
+    await stage.settle(600)
+    row = stage.shards[0].status()
+    assert (row.state, row.refused, row.session) == (ShardState.READY, 4014, "old-0")
+    assert "4014" in row.message
+    assert len(stage.discord.identifies) == stage.fatal == 1
+    stage.discord.answers = True
+    stage.grant(1)
+    await stage.until(lambda: stage.shards[0].status().session != "old-0")
+    assert stage.shards[0].status().refused is None
+
+
+async def test_an_old_session_that_ends_meanwhile_is_replaced_by_one_identify(stage):
+    await renewing(stage, 0)
+    stage.grant(1)
+    await stage.until(lambda: len(stage.discord.connections) == 2)
+    stage.discord.connections[0].push(invalid(resumable=False))
+    await stage.until(lambda: stage.state() == "LIVE" and stage.shards[0].status().session != "old-0")
+    await stage.settle(60)
+    assert len(stage.discord.identifies) == stage.status.identifies_spent == 1
+    assert [name for _, name in told(stage)] == ["shardwright.gap", "READY"]
+    assert [each.is_open for each in stage.discord.connections].count(True) == 1
+
+
+async def test_an_old_session_that_ends_after_the_new_ones_identify_waits_for_its_ready(stage):
+    await renewing(stage, 0)
+    stage.discord.answers = False
+    stage.grant(1)
+    await stage.until(lambda: stage.discord.identifies)
+    old, new = stage.discord.connections
+    old.push(invalid(resumable=False))
+    await stage.settle(10)
+    assert "waits for the session that is to replace this one" in stage.shards[0].status().message
+    stage.discord._identified(new)
+    await stage.settle(60)
+    assert (stage.state(), len(stage.discord.identifies)) == ("LIVE", 1)
+    assert [name for _, name in told(stage)] == ["shardwright.gap", "READY"]
+
+
+@pytest.mark.parametrize("given", [Input.DRAIN, Input.DELETE])
+async def test_a_shard_that_ends_takes_the_new_session_with_it(stage, given):
+    await renewing(stage, 0)
+    stage.grant(1)
+    await stage.until(lambda: len(stage.discord.connections) == 2)
+    stage.shards[0].end(given)
+    await stage.until(stage.runs[0].done)
+    assert [each.is_open for each in stage.discord.connections] == [False, False]
+
+
+async def test_a_pod_that_lost_the_range_hears_it_from_the_new_session_too(stage):
+    await renewing(stage, 0)
+    stage.coordinator.errors["holds"] = [False]
+    stage.grant(1)
+    with pytest.raises(NotHolder):
+        await stage.runs[0]
+
+
+async def test_a_renewed_shard_goes_on_like_any_other(stage):
+    await renewing(stage, 0)
+    stage.grant(1)
+    await stage.until(lambda: stage.shards[0].status().session == "session-1")
+    stage.discord.open(0).drop(None)
+    await stage.until(lambda: stage.state() == "LIVE")
+    stage.shards[0].end(Input.DRAIN)
+    await stage.until(stage.runs[0].done)
+
+
+# --- what an identify waits for ---------------------------------------------------------------------------------------
+
+
+async def test_the_old_tail_is_on_disk_before_an_identify_is_paid_for(stage):
+    await identified(stage, 0)
+    stage.grant(1)
+    paid = []
+
+    async def secure():
+        paid.append(stage.status.identifies_spent)
+
+    stage.journal.secure = secure
+    stage.discord.open(0).push(invalid(resumable=False))
+    await stage.until(lambda: stage.state() == "LIVE")
+    assert (paid, stage.status.identifies_spent) == ([1], 2)
+
+
+async def test_a_disk_that_hangs_keeps_no_identify_for_long(stage):
+    await identified(stage, 0)
+    stage.grant(1)
+    stage.journal.secure = asyncio.Event().wait
+    stage.discord.open(0).push(invalid(resumable=False))
+    await stage.until(lambda: stage.state() == "LIVE", within=30)
+
+
+async def test_op_9_right_after_an_identify_makes_the_pod_leave_its_bucket_more_time(stage):
+    await stage.hold(0)
+    judged = []
+    stage.coordinator.identified = lambda bucket, too_early: judged.append((bucket, too_early))
+    stage.discord.answers = False
+    stage.run().grant(2)
+    await stage.until(lambda: stage.discord.identifies)
+    stage.discord.open(0).push(invalid(resumable=False))
+    stage.discord.answers = True
+    await stage.until(lambda: stage.state() == "LIVE")
+    assert judged == [(0, True), (0, False)]
+
+
+async def test_a_socket_that_does_not_answer_our_close_holds_nothing_up(stage):
+    await resumed(stage, 0)
+    old = stage.discord.open(0)
+    old.abandon = lambda: setattr(old, "handler", None)
+    before = asyncio.get_running_loop().time()
+    old.push(RECONNECT)
+    await stage.until(lambda: len(stage.discord.resumes) == 2)
+    assert asyncio.get_running_loop().time() - before < 0.5
+    assert not old.ended.done()

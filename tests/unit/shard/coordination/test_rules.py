@@ -71,6 +71,12 @@ def test_the_view_says_whether_the_pod_is_wanted_and_whether_it_stands_in_the_ob
     assert (view.active, view.holding) == (False, True)
 
 
+def test_a_pod_goes_by_its_own_config_but_for_what_is_live():
+    own = ShardConfig(gateway="g", gateway_url="wss://old", intents=7, heartbeat_seconds=9)
+    config = rules.view(a_range(holder="a", active="a"), "a", own).spec.config
+    assert (config.intents, config.gateway_url, config.heartbeat_seconds) == (7, "wss://x", 5.0)
+
+
 def test_news_are_the_spec_and_the_holder():
     base = a_range(holder="a")
     assert rules.news(base) == rules.news(a_range(holder="a", spent=0))

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from shardwright_shard.coordination.bucket import WINDOW, LeaseState
-from shardwright_shard.coordination.slots import LINGER, Slots, Swapped
+from shardwright_shard.coordination.slots import LINGER, MAX_MARGIN, Slots, Swapped
 from shardwright_shard.errors import CoordinatorUnavailable
 
 
@@ -166,3 +166,23 @@ async def test_closing_stops_every_watch(leases):
     leases.slots.want(1)
     leases.slots.close()
     assert sorted(leases.stopped) == [0, 1]
+
+
+async def test_an_identify_that_came_too_early_gives_the_bucket_more_time_until_some_came_in_time(leases):
+    waits = []
+    await leases.slots.slot(0, 0)
+    for too_early in [True, True, *[False] * 3, *[True] * 20]:
+        leases.slots.judge(0, too_early=too_early)
+        before = now()
+        await leases.slots.slot(0, 0)
+        waits.append(now() - before - WINDOW)
+    assert waits[:5] == pytest.approx([0.25, 0.5, 0.25, 0.0, 0.0], abs=0.1)
+    assert waits[-1] == pytest.approx(MAX_MARGIN, abs=0.1)
+
+
+async def test_other_buckets_keep_their_time(leases):
+    leases.slots.judge(1, too_early=True)
+    await leases.slots.slot(0, 0)
+    before = now()
+    await leases.slots.slot(0, 0)
+    assert now() - before == pytest.approx(WINDOW, abs=0.1)

@@ -21,7 +21,7 @@ INBOX = "_INBOX.7f2c"
 
 def encoder(*, subject="discord.{bot}.{event}", inbox=INBOX, events=None):
     takes = predicate(events) if events else None
-    return Encoder(template=SubjectTemplate(subject, bot=BOT), takes=takes, inbox=inbox, run="cafe")
+    return Encoder(template=SubjectTemplate(subject, bot=BOT), takes=takes, inbox=inbox)
 
 
 def batch(*events, position=0, of=None):
@@ -73,10 +73,10 @@ def test_backfill_is_marked():
     assert "ce-backfill" not in second.headers
 
 
-def test_an_event_without_a_sequence_has_an_id_that_drops_no_duplicates():
-    (found,) = encoded(encoder(), Event(None, "RESUMED", b"{}"), position=9)
-    assert found.headers["ce-id"] == f"{BOT}:f0a1:cafe-9"
-    assert not {"Nats-Msg-Id", "ce-seq"} & found.headers.keys()
+def test_an_event_without_a_sequence_has_its_mark_in_its_id():
+    (found,) = encoded(encoder(), Event(None, "shardwright.gap", b"{}", mark="gap"), position=9)
+    assert found.headers["ce-id"] == found.headers["Nats-Msg-Id"] == f"{BOT}:f0a1:gap"
+    assert "ce-seq" not in found.headers
 
 
 def test_filtered_events_take_no_number():
@@ -137,9 +137,9 @@ def test_the_limit_holds_to_the_byte(subject):
 def test_an_unnumbered_event_can_be_too_large_too():
     made = encoder()
     made.limit = SMALLEST_LIMIT
-    (found,) = encoded(made, Event(None, "RESUMED", b"x" * 5000), position=4)
-    assert json.loads(found.payload)["id"] == found.headers["ce-id"] == f"{BOT}:f0a1:cafe-4"
-    assert "Nats-Msg-Id" not in found.headers
+    (found,) = encoded(made, Event(None, "RESUMED", b"x" * 5000, mark="resumed-4-cafe"), position=4)
+    assert json.loads(found.payload)["id"] == found.headers["ce-id"] == f"{BOT}:f0a1:resumed-4-cafe"
+    assert json.loads(found.payload)["seq"] is None
 
 
 def test_a_session_or_name_that_is_not_what_discord_sends_cannot_break_the_protocol():
@@ -174,6 +174,7 @@ EVENTS = st.builds(
     name=st.sampled_from(["MESSAGE_CREATE", "GUILD_CREATE", "RESUMED", "shardwright.gap"]),
     payload=st.binary(max_size=3000),
     backfill=st.booleans(),
+    mark=st.none() | st.sampled_from(["gap", "resumed-17-00cafe"]),
 )
 
 

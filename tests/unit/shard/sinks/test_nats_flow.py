@@ -47,7 +47,7 @@ class Stage:
         self.source = source()
         takes = predicate(spec) if spec else None
         template = SubjectTemplate("discord.{bot}.{event}", bot=BOT)
-        encoder = Encoder(template=template, takes=takes, inbox=INBOX if stream else None, run="cafe")
+        encoder = Encoder(template=template, takes=takes, inbox=INBOX if stream else None)
         reader = self.journal.reader(self.wake)
         window = Window(events=events, size=size)
         self.flow = Flow(reader, encoder=encoder, window=window, inbox=INBOX, stream=stream)

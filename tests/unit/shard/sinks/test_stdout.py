@@ -15,7 +15,7 @@ NOW = "2025-01-01T00:00:00.250Z"
 
 
 def written(event, *, of=None):
-    return line(of or source(), event, time=NOW, run="cafe", position=9)
+    return line(of or source(), event, time=NOW)
 
 
 def test_a_line_is_a_structured_cloud_event_with_the_message_inside():
@@ -34,8 +34,8 @@ def test_a_line_is_a_structured_cloud_event_with_the_message_inside():
 
 
 def test_an_event_without_a_sequence_still_has_an_id():
-    found = json.loads(written(Event(None, "RESUMED", b"{}")))
-    assert found["id"] == f"{BOT}:f0a1:cafe-9"
+    found = json.loads(written(Event(None, "RESUMED", b"{}", mark="resumed-4-cafe")))
+    assert found["id"] == f"{BOT}:f0a1:resumed-4-cafe"
     assert "seq" not in found
 
 
