@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import msgspec
 
-from shardwright_api.resources import DiscordGateway
+from shardwright_api.resources import DiscordGateway, ShardRange
 from shardwright_operator import parking
 from shardwright_operator.actions import PatchRange
-from shardwright_operator.asker import NOT_ASKED, Answer, Asker, Verdict
+from shardwright_operator.asker import NOT_ASKED, Answer, Asker, Verdict, rfc3339, utc_now
 from shardwright_operator.discord_rest import Question
 from shardwright_operator.errors import ConflictError, NotFoundError, OperatorError
 from shardwright_operator.executor import Executor
@@ -22,7 +23,7 @@ from shardwright_operator.observed import BotObserved, GatewayBudget, RangeBudge
 from shardwright_operator.plan_bot import STALE, BotPlan, Grant, grant_pace, one_at_a_time, plan_bot
 from shardwright_operator.secret_reader import SecretReader
 from shardwright_operator.store import Store
-from shardwright_operator.sums import PARKED_ANNOTATIONS
+from shardwright_operator.sums import ANNOTATION_PACED, PARKED_ANNOTATIONS
 from shardwright_operator.views import gateway_key, range_key
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class BotController:
         self._executor = executor
         self._enqueue = enqueue
         self._paces = Paces(grant_pace)
+        self._recalled: set[RangeKey] = set()
 
     async def look_at(self, key: BotKey) -> float | None:
         """Ask, grant and tell; give the seconds until the next look."""
@@ -130,6 +132,9 @@ class BotController:
     def _range(self, key: RangeKey, cause: parking.Cause | None) -> RangeBudget:
         store, now = self._store, self._memory.clock()
         shard_range, summary = store.ranges[key], store.summaries[key]
+        if key not in self._recalled:
+            self._recalled.add(key)
+            self._recall(key, shard_range, now)
         if summary.ready:
             self._paces.reset_if_lasting(key, now)
         budget = RangeBudget(
@@ -151,6 +156,13 @@ class BotController:
             retry=parking.may_retry(shard_range, summary, active, cause),
         )
 
+    def _recall(self, key: RangeKey, shard_range: ShardRange, now: float) -> None:
+        """Take up the pace that an operator before this one kept."""
+        noted = shard_range.metadata.annotations.get(ANNOTATION_PACED)
+        if noted is not None:
+            count, age = paced_before(noted, utc_now())
+            self._paces.restore(key, count, now - age)
+
     # --- acting
 
     def _tell(self, plan: BotPlan) -> None:
@@ -163,13 +175,15 @@ class BotController:
         """Raise grants one by one, in the plan's order; what one range does not get leaves the others theirs."""
         failure: OperatorError | None = None
         for grant in plan.grants:
+            key = range_key(grant.budget.shard_range)
+            paced = f"{self._paces.count(key) + 1} {rfc3339(utc_now())}" if grant.paced else ""
             try:
-                await self._executor.run([raise_grant(grant)])
+                await self._executor.run([raise_grant(grant, paced)])
             except (ConflictError, NotFoundError) as error:
                 failure = error
                 continue
             if grant.paced:
-                self._paces.note(range_key(grant.budget.shard_range), self._memory.clock())
+                self._paces.note(key, self._memory.clock())
             log.info(
                 "granted %d identifies",
                 grant.number,
@@ -185,8 +199,20 @@ class BotController:
         return max(0.5, min(waits, default=STALE))
 
 
-def raise_grant(grant: Grant) -> PatchRange:
-    """Render a grant. One to a parked range is its sign to try again: what was noted on it ends."""
+def paced_before(noted: str, now: dt.datetime) -> tuple[int, float]:
+    """Read how many paced grants a range was given, and how many seconds ago the last; (0, 0) of what makes no sense."""
+    count, _, moment = noted.partition(" ")
+    try:
+        return int(count), max(0.0, (now - dt.datetime.fromisoformat(moment)).total_seconds())
+    except (ValueError, TypeError):
+        return 0, 0.0
+
+
+def raise_grant(grant: Grant, paced: str = "") -> PatchRange:
+    """Render a grant, and how it was paced. One to a parked range is its sign to try again: what was noted on it ends."""
     shard_range = grant.budget.shard_range
     spec = msgspec.structs.replace(shard_range.spec, identify_grant=shard_range.spec.identify_grant + grant.number)
-    return PatchRange(shard_range, spec, dict.fromkeys(PARKED_ANNOTATIONS) if grant.budget.retry else {})
+    annotations: dict[str, str | None] = dict.fromkeys(PARKED_ANNOTATIONS) if grant.budget.retry else {}
+    if paced:
+        annotations[ANNOTATION_PACED] = paced
+    return PatchRange(shard_range, spec, annotations)

@@ -113,7 +113,8 @@ class GatewayController:
             trouble = str(error)
             raise
         finally:
-            note(self._memory.child_troubles, key, trouble)
+            if note(self._memory.child_troubles, key, trouble):
+                self._enqueue(key)
 
     def _forget(self, key: GatewayKey) -> None:
         self._memory.forget_gateway(key)

@@ -1,6 +1,7 @@
 """What the controllers tell each other, and remember between two looks at a key.
 
-Nothing of it must survive a restart: what must, stands in the objects. Losing this costs at most one early retry each.
+Nothing of it must survive a restart: what must, stands in the objects (the pace of grants does). Losing this costs at
+most one early retry each.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class Paces:
         series = self._series.setdefault(key, _Series())
         series.count += 1
         series.last = now
+
+    def restore(self, key: RangeKey, count: int, last: float) -> None:
+        """Remember what an operator before this one noted."""
+        self._series.setdefault(key, _Series(count, last))
 
     def reset(self, key: RangeKey) -> None:
         """Begin anew: the range is fine."""

@@ -473,7 +473,7 @@ def leaves_node(seen: RangeObserved) -> bool:
 def lost_session(seen: RangeObserved, shard: int, gap: Gap) -> Announce:
     """Announce a gap on the gateway."""
     note = (
-        f"Shard {shard}: session {gap.session} ended after sequence {gap.seq} ({gap.time});"
+        f"Shard {shard}: session {gap.session} ended after sequence {gap.seq} ({gap.time or 'at an unknown time'});"
         " what Discord sent from there to the next READY is lost, and the sinks are told so"
     )
     gateway = seen.wanted.gateway.metadata

@@ -142,13 +142,13 @@ class RangeWatch:
         log.warning("The watch of ShardRanges broke%s, again in %.1f s: %s", hint, delay, error)
 
     async def _round(self) -> None:
-        version = await self.verify()
+        version = await self._list()
         self.synced.set()
         self.last_try = self._clock()
         for _ in range(_FOLLOWS):
             version = await self._follow(version)
 
-    async def verify(self) -> str:
+    async def _list(self) -> str:
         """List everything; give the list's version."""
         listed = await list_ranges(self._kube, self._namespace)
         self._sink.all_ranges(listed.ranges, self._namespace, listed.version, listed.unreadable)

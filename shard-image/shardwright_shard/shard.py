@@ -213,6 +213,7 @@ class Shard:
         if successor.session.state is not State.IDENTIFYING:
             self.successor = None
             successor.end(Input.DRAIN)
+            successor.stop_timer()
 
     def _unpark(self) -> None:
         if self.session.state is State.PARKED and not self._around.gate.shut:
@@ -459,6 +460,7 @@ class Shard:
         self.inflater_bytes = (now[0] + before[0], now[1] + before[1])
         self._around.renewed(old, self)
         old.end(Input.DELETE)
+        old.stop_timer()
 
     def traffic(self) -> tuple[int, int]:
         """Give the bytes compressed and inflated over all connections."""

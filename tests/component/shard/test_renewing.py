@@ -54,7 +54,12 @@ async def test_renewals_follow_grants_and_no_shard_is_ever_silent(open_stage):
     told = gaps(pod)
     spent = stage.status().identifies_spent
     during = stage.control.silences()[silences:]
+    entries = list(stage.control.ledger())
+    received = stage.times_received()
+    serials = {entry.serial for entry in entries if (entry.session, entry.seq) in received}
+    lost = {entry.serial for entry in entries if entry.t != "RESUMED"} - serials
     print(f"\nrenewal of 4 shards: {len(told)} gaps, {spent - 4} identifies, silences while renewing: {during}")
+    print(f"{len(serials)} events arrived; {len(lost)} that only the old sessions had did not")
     assert during == []
     assert {gap["session"]: gap["next_session"] for gap in told} == {old[n]: stage.sessions()[n] for n in range(4)}
     assert {gap["reason"] for gap in told} == {"renewal"}

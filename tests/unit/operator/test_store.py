@@ -306,3 +306,28 @@ def test_the_running_sums_equal_a_recount(changes):
     assert totals == recount or (+totals.states, +totals.runs, +totals.live, totals.members, totals.not_up, totals.need) == (
         +recount.states, +recount.runs, +recount.live, recount.members, recount.not_up, recount.need
     )  # fmt: skip
+
+
+def test_what_is_there_and_cannot_be_read_is_not_taken_for_deleted():
+    store, _, _ = made()
+    of = builders.serving()
+    store.put_range(of)
+    store.all_ranges([], "", "500", {of.metadata.uid})
+    store.all_gateways([], "", "500", {builders.GATEWAY_UID})
+    assert builders.key() in store.ranges
+    assert GATEWAY in store.gateways
+    store.put_gateway(version(builders.gateway(generation=2), 501))
+    assert store.gateways[GATEWAY].metadata.generation == 2
+
+
+def test_a_rival_that_disappears_wakes_who_waits_for_its_bot():
+    store, woken, _ = made()
+    other = builders.gateway(uid="other", namespace="elsewhere")
+    store.put_gateway(other)
+    key = GatewayKey("elsewhere", builders.GATEWAY)
+    for one in (GATEWAY, key):
+        store.bind(one, builders.BOT)
+    woken.clear()
+    store.drop_gateway(key, "other")
+    assert GATEWAY in woken
+    assert store.gateways_of(builders.BOT) == [builders.GATEWAY_OBJECT]

@@ -16,8 +16,9 @@ class Sink:
     def __init__(self):
         self.heard = []
 
-    def all_ranges(self, listed, namespace, at):
+    def all_ranges(self, listed, namespace, at, unreadable):
         self.heard.append(("list", [one.metadata.name for one in listed]))
+        self.unreadable = unreadable
 
     def put_range(self, shard_range):
         self.heard.append(("put", shard_range.metadata.name))
@@ -108,3 +109,26 @@ async def test_long_lists_are_read_in_pages():
     await asyncio.gather(task, return_exceptions=True)
     assert len(sink.heard[0][1]) == 1201
     assert sum(call[0] == "list" for call in kube.calls) == 3
+
+
+def unreadable(name):
+    whole = body(name)
+    return whole | {"spec": whole["spec"] | {"first": "nought"}}
+
+
+async def test_a_range_that_cannot_be_read_hides_no_other():
+    kube, sink = MemoryKube(), Sink()
+    kube.put(RANGES, unreadable("r0"))
+    kube.put(RANGES, body("r1"))
+    watch = RangeWatch(kube, "n", sink)
+    task = asyncio.create_task(watch.run())
+    await watch.synced.wait()
+    kube.lines.put_nowait(line("MODIFIED", unreadable("r0")))
+    kube.lines.put_nowait(line("MODIFIED", body("r1")))
+    kube.lines.put_nowait(line("DELETED", unreadable("r0")))
+    await until(lambda: len(sink.heard) >= 4)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert (sink.heard[0], sink.unreadable) == (("list", ["r1"]), {"r0"})
+    assert sink.heard[2:4] == [("put", "r1"), ("drop", "r0", "r0")]
+    assert watch.restarts == 0

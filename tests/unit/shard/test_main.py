@@ -4,6 +4,7 @@ import base64
 
 import pytest
 
+from shardwright_api import names
 from shardwright_shard.__main__ import check_bot, parse, token_reader
 from shardwright_shard.errors import ConfigError
 
@@ -40,5 +41,6 @@ def test_a_file_without_a_token_is_named(tmp_path, content):
 def test_range_and_namespace_must_be_named():
     options = parse(["--namespace", "a", "--range", "mybot-1-0-0"])
     assert (options.namespace, options.range) == ("a", "mybot-1-0-0")
+    assert str(options.state_dir) == names.STATE_DIR
     with pytest.raises(SystemExit):
         parse(["--namespace", "a"])

@@ -9,7 +9,7 @@ from shardwright_api.resources import ShardState
 from shardwright_shard.metrics import make_registry
 from shardwright_shard.sinks.memory import MemorySink
 from unit.shard.messages import invalid
-from unit.shard.stage import RANGE, TOKEN, Stage
+from unit.shard.stage import RANGE, TOKEN, Stage, config
 
 
 @pytest.fixture
@@ -86,6 +86,25 @@ async def test_the_buffer_and_the_sinks_are_seen(stage):
     assert found["buffered_bytes",] > 100
     assert found["sink_available", "events"] == 0
     assert found["ready",] == 0
+
+
+async def test_the_spool_is_seen(monkeypatch, tmp_path):
+    stage = Stage(monkeypatch, config=config(buffer_disk=1_000_000))
+    stage.sink = MemorySink(name="events")
+    stage.one = stage.pod(sinks=[stage.sink], state_dir=tmp_path)
+    stage.registry = make_registry(stage.one)
+    await hold(stage)
+    stage.sink.leave("no broker")
+    stage.discord.emit(0, count=5)
+    await stage.settle(5)
+    found = scrape(stage)
+    assert (found["buffered_events",], found["buffered_bytes",], found["spool_events",]) == (0, 0, 5)
+    assert found["spool_bytes",] > 100
+    assert found["spool_full",] == found["reading_paused",] == found["checkpoint_failing",] == 0
+    stage.discord.emit(0, count=50, data={"content": "x" * 20_000})
+    await stage.settle(5)
+    assert scrape(stage)["spool_full",] == 1
+    await stage.end()
 
 
 async def test_event_names_do_not_become_series_however_many_there_are(stage):

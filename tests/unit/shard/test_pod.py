@@ -4,13 +4,15 @@ Time jumps: nothing here waits. Discord is `fake_discord.py`; nobody but the tes
 """
 
 import asyncio
+import json
 import logging
 
 import pytest
 
-from shardwright_api.resources import Compression, ShardState
+from shardwright_api.resources import Compression, Gap, ShardState
 from shardwright_shard.errors import CoordinatorUnavailable, NotHolder, RangeGone, ShardError
 from shardwright_shard.sinks.memory import MemorySink
+from shardwright_shard.spool import Damaged
 from unit.shard.messages import invalid
 from unit.shard.stage import RANGE, TOKEN, PodStage, config, row
 
@@ -233,6 +235,46 @@ async def test_a_checkpoint_that_may_not_be_resumed_leads_to_an_identify(stage, 
     stage.cluster.grant(RANGE, 1)
     await stage.until(lambda: stage.discord.identifies)
     assert [each.shard for each in stage.discord.identifies] == [0]
+    await stage.settle(1)
+    (gap,) = [json.loads(e.payload) for _, e in stage.sinks["a"].events if e.name == "shardwright.gap"]
+    assert (gap["session"], gap["seq"], gap["time"]) == ("old-0", 10, None)
+
+
+async def test_the_gap_of_a_row_is_kept_and_told_by_the_next_pod(stage):
+    kept = Gap(session="older", seq=7, time="2025-01-01T10:00:00Z")
+    stage.give_checkpoint(row(0, session=None, url=None, gap=kept), row(1))
+    stage.run()
+    await stage.settle(30)
+    assert stage.status.shards[0].gap == kept
+    stage.cluster.grant(RANGE, 1)
+    await stage.until(lambda: stage.status.shards[0].state == "ready" and stage.status.shards[0].gap is None)
+    (gap,) = [json.loads(e.payload) for _, e in stage.sinks["a"].events if e.name == "shardwright.gap"]
+    assert (gap["session"], gap["seq"], gap["time"]) == ("older", 7, kept.time)
+
+
+async def test_a_row_says_when_its_sequence_came(stage):
+    await stage.cold_start()
+    stage.discord.emit(0)
+    await stage.settle(10)
+    first = stage.status.shards[0].seq_time
+    assert first is not None
+    assert stage.status.shards[0].seq == 2
+
+
+async def test_sessions_of_another_identity_are_renewed_one_by_one_by_grants(stage):
+    stage.give_checkpoint(*(row(shard, identity="before", intents=1) for shard in range(4)))
+    stage.cluster.change(RANGE, config=config(identity="now"))
+    stage.run()
+    await stage.ready()
+    assert {each.identity for each in stage.status.shards} == {"before"}
+    for granted in (1, 2, 3, 4):
+        stage.cluster.grant(RANGE, 1)
+        await stage.until(lambda wanted=granted: [e.identity for e in stage.status.shards].count("now") == wanted)
+        assert stage.pods["a"].ready
+    await stage.settle(60)
+    assert len(stage.discord.identifies) == stage.status.identifies_spent == 4
+    assert [each.id for each in stage.status.shards] == [0, 1, 2, 3]
+    assert {each.refused for each in stage.status.shards} == {None}
 
 
 async def test_a_session_keeps_its_compression_when_the_gateways_changes(stage):
@@ -608,3 +650,129 @@ async def test_the_token_stands_in_no_log_line_and_no_object(stage, caplog):
     assert len(said) > 1000
     assert TOKEN not in said
     assert TOKEN not in repr(stage.range)
+
+
+# --- checkpoint and spool ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spooling(stage, tmp_path):
+    """Give the pods disks of their own."""
+    stage.cluster.change(RANGE, config=config(buffer_disk=10_000_000))
+    folders = {name: tmp_path / name for name in "ab"}
+    for folder in folders.values():
+        folder.mkdir()
+    return folders
+
+
+def payloads(sink, shard=0):
+    return [event.payload for source, event in sink.events if source.shard == shard and event.seq]
+
+
+async def test_a_new_session_is_reported_at_once(stage):
+    """A container that dies a moment after READY must not have won its session for nothing."""
+    stage.run()
+    stage.cluster.grant(RANGE, 4)
+    await stage.until(lambda: len(stage.discord.identifies) == 4)
+    for shard, session in enumerate(sorted(stage.discord.sessions)):
+        await stage.until(lambda at=shard, name=session: stage.status.shards[at].session == name, within=0.1)
+
+
+async def test_what_waits_for_a_sink_is_told_and_on_disk(stage, spooling):
+    pod = await stage.cold_start(state_dir=spooling["a"])
+    stage.sinks["a"].leave("no broker")
+    stage.discord.emit(0, count=30, data={"content": "x" * 1000})
+    await stage.settle(10)
+    assert (pod.journal.size, pod.journal.statistics()["spool_events"]) == (0, 30)
+    assert stage.status.spool_bytes > 30_000
+    assert "no broker" in pod.why_not_ready()
+    stage.sinks["a"].come_back()
+    await stage.settle(10)
+    assert stage.status.spool_bytes == 0
+    assert stage.status.shards[0].seq == 31
+    assert list((spooling["a"] / "spool").iterdir()) == []
+
+
+async def test_a_session_is_resumed_into_the_spool_while_a_sink_is_away(stage, spooling):
+    await stage.cold_start(state_dir=spooling["a"], memory_limit=20_000)
+    stage.sinks["a"].leave("no broker")
+    for _ in range(5):
+        stage.discord.emit(0, count=15, data={"content": "x" * 1000})
+        await stage.settle(3)
+        stage.discord.open(0).drop(4000)
+        await stage.until(lambda: stage.discord.open(0) is not None and stage.states()[0] == "ready")
+    assert len(stage.discord.resumes) == 5
+    stage.sinks["a"].come_back()
+    await stage.settle(3)
+    assert len(payloads(stage.sinks["a"])) == 76
+
+
+async def test_a_container_that_dies_resumes_behind_its_spool(stage, spooling):
+    await stage.cold_start(state_dir=spooling["a"])
+    stage.sinks["a"].leave("no broker")
+    spooled = stage.discord.emit(0, count=20)
+    await stage.settle(10)
+    in_memory = stage.discord.emit(0, count=3)
+    first = stage.pods["a"]
+    stage.runs["a"].cancel()
+    await stage.settle(1)
+    assert stage.status.shards[0].seq == 1
+    stage.cluster.write(RANGE, shards=stage.status.shards)
+    stage.run(state_dir=spooling["a"], active=False)
+    await stage.ready()
+    assert stage.pods["a"] is not first
+    assert [each.data["seq"] for each in stage.discord.resumes if each.shard == 0] == [21]
+    assert payloads(stage.sinks["a"]) == spooled + in_memory
+    await stage.settle(10)
+    assert stage.status.shards[0].seq == 24
+    assert len(stage.discord.identifies) == 4
+
+
+async def test_a_pod_that_gave_its_range_up_goes_on_forwarding_its_spool(stage, spooling):
+    await stage.cold_start(state_dir=spooling["a"])
+    stage.sinks["a"].leave("no broker")
+    waiting = stage.discord.emit(0, count=20)
+    await stage.settle(10)
+    stage.run("b", state_dir=spooling["b"])
+    await stage.ready("b")
+    assert stage.discord.resumes[0].data["seq"] == 1, "the spool is A's own: B resumes from what is acknowledged"
+    assert payloads(stage.sinks["b"]) == waiting
+    stage.sinks["a"].come_back()
+    assert payloads(stage.sinks["a"])[1:] == waiting
+    stage.cluster.activate(RANGE, "a")
+    await stage.ready("a")
+    later = stage.discord.emit(0, count=2)
+    await stage.settle(10)
+    assert payloads(stage.sinks["a"])[-2:] == later
+    assert stage.status.shards[0].seq == stage.discord.sessions["session-0"].events[-1][0]
+
+
+async def test_sigterm_with_a_sink_away_leaves_everything_on_disk(stage, spooling):
+    await stage.cold_start(state_dir=spooling["a"])
+    stage.sinks["a"].leave("no broker")
+    waiting = stage.discord.emit(0, count=5)
+    start = asyncio.get_running_loop().time()
+    await stage.stopped()
+    assert asyncio.get_running_loop().time() - start < 15
+    assert stage.status.holder == ""
+    stage.cluster.activate(RANGE, "a")
+    stage.run(state_dir=spooling["a"], active=False)
+    await stage.ready()
+    assert [each.data["seq"] for each in stage.discord.resumes if each.shard == 0] == [6]
+    assert payloads(stage.sinks["a"]) == waiting
+
+
+async def test_a_spool_that_cannot_be_read_back_ends_the_pod_so_that_its_next_start_cuts_it_off(stage, spooling):
+    await stage.cold_start(state_dir=spooling["a"])
+    stage.sinks["a"].leave("no broker")
+    stage.discord.emit(0, count=5)
+    await stage.settle(10)
+    (file,) = (spooling["a"] / "spool").iterdir()
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    stage.sinks["a"].come_back()
+    with pytest.raises(Damaged):
+        await stage.runs["a"]
+    stage.run(state_dir=spooling["a"])
+    await stage.ready()
+    assert len(payloads(stage.sinks["a"])) == 5
+    assert len(stage.discord.identifies) == 4

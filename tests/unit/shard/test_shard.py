@@ -721,6 +721,7 @@ async def test_a_session_with_another_identity_is_resumed_as_it_is_and_renewed_b
         ("session-1", "MESSAGE_CREATE"),
     ]
     assert (old.closed_with, stage.discord.identifies[0].data["intents"]) == (1000, 513)
+    assert shard._timer is None, "nothing is left of it"
     row = renewed.status()
     assert (row.session, row.intents, row.message, row.refused) == ("session-1", 513, None, None)
     assert stage.status.identifies_spent == 1
@@ -766,6 +767,7 @@ async def test_an_old_session_that_ends_meanwhile_is_replaced_by_one_identify(st
     assert len(stage.discord.identifies) == stage.status.identifies_spent == 1
     assert [name for _, name in told(stage)] == ["shardwright.gap", "READY"]
     assert [each.is_open for each in stage.discord.connections].count(True) == 1
+    assert stage.shards[0].successor is None
 
 
 async def test_an_old_session_that_ends_after_the_new_ones_identify_waits_for_its_ready(stage):

@@ -15,7 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from shardwright_shard import journal as journal_module
 from shardwright_shard import spool as module
 from shardwright_shard.journal import Batch, Event, Journal
+from shardwright_shard.sinks.nats_wire import Acks
 from shardwright_shard.spool import Damaged, Spool
+from unit.shard.sinks import test_nats_flow as flow
 from unit.shard.sinks.making import TIME, messages, source
 
 LIMIT = 10**9
@@ -408,6 +410,36 @@ async def test_memory_stays_bounded_while_much_passes_through_the_spool(tmp_path
     await made.sweep(made.spool.dead())
     assert files(tmp_path) == []
     run.cancel()
+
+
+def acknowledge(stage):
+    """Answer everything that was written, and what that makes follow."""
+    numbers = []
+    while stage.flow.window.under_way:
+        numbers += [event.headers["Nats-Msg-Id"] for event in stage.writer.take()]
+        stage.flow.received([Acks(list(range(stage.flow.window.low, stage.flow.window.high)))])
+    return numbers
+
+
+async def test_a_flow_that_runs_already_takes_over_a_spool_and_goes_on_chunk_by_chunk(tmp_path, monkeypatch):
+    """A standby's sink is connected before the pod finds the spool; a replayed event keeps its id."""
+    monkeypatch.setattr(module, "CHUNK", 2000)
+    first, of = flow.Stage(events=10), source()
+    spool, _ = opened(tmp_path)
+    first.journal.use(spool, [], {})
+    for seq in range(1, 51):
+        first.journal.append(of, messages(1, first=seq, size=200), TIME)
+    await first.journal.secure()
+    spool.close()
+    second = flow.Stage(events=7).begin()
+    spool, chunks = opened(tmp_path)
+    assert len(chunks) > 5
+    second.journal.use(spool, chunks, {"": 20})
+    for seq in range(51, 54):
+        second.journal.append(of, messages(1, first=seq), TIME)
+    assert acknowledge(second) == [f"{of.id_prefix}{seq}" for seq in range(21, 54)]
+    assert second.journal.empty
+    assert of.acked == 53
 
 
 async def test_a_sink_that_keeps_up_reads_from_memory(tmp_path, monkeypatch):
