@@ -22,7 +22,7 @@ from shardwright_shard.coordination.base import Coordinator, View
 from shardwright_shard.coordination.kubernetes import in_cluster
 from shardwright_shard.errors import ConfigError, ShardError
 from shardwright_shard.metrics import make_registry
-from shardwright_shard.pod import Pod
+from shardwright_shard.pod import HOLD_ON, Pod
 from shardwright_shard.sinks.base import Sink
 from shardwright_shard.sinks.factory import make_sink
 
@@ -82,6 +82,7 @@ async def run_pod(coordinator: Coordinator, *, token_file: Path, http_port: int,
         random=random.random,
         tls=ssl.create_default_context(),
         state_dir=state_dir,
+        hold_on=HOLD_ON,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -35,7 +35,7 @@ from shardwright_shard.gap import Ending, Timeline
 from shardwright_shard.identify_gate import IdentifyGate
 from shardwright_shard.journal import InThread, Journal, Source
 from shardwright_shard.session import Resumable, Session, SessionConfig
-from shardwright_shard.session_table import Input
+from shardwright_shard.session_table import Input, State
 from shardwright_shard.shard import Shard, Surroundings
 from shardwright_shard.sinks.base import Sink
 
@@ -45,6 +45,8 @@ DRAIN_TIMEOUT: Final = 10.0
 """Seconds that a release waits for the sinks to acknowledge what has been read."""
 REPORT_SPACING: Final = 0.25
 """Seconds between two reports at the least, unless there is a new session."""
+HOLD_ON: Final = 20.0
+"""Seconds that a pod which is told to stop goes on serving, so that its successor can get ready: a third of the grace."""
 SINK_CHECK: Final = 0.1
 """Seconds between two looks at whether the sinks are available."""
 
@@ -61,7 +63,8 @@ class _End(Enum):
 class Pod:
     """One pod of one range. `random` in [0, 1) and the token are passed in; the loop's clock is used.
 
-    `state_dir` is for checkpoint and spool; without it nothing survives the container.
+    `state_dir` is for checkpoint and spool; without it nothing survives the container. `hold_on`: seconds that sessions
+    are served on after `stop`, unless another pod takes over before.
     """
 
     def __init__(
@@ -73,9 +76,11 @@ class Pod:
         random: Callable[[], float],
         tls: ssl.SSLContext,
         state_dir: Path | None = None,
+        hold_on: float = 0.0,
         in_thread: InThread = asyncio.to_thread,
     ) -> None:
         self.coordinator = coordinator
+        self._hold_on = hold_on
         self._empty = asyncio.Event()
         self.journal = Journal(
             limit=0,  # until the range is known
@@ -241,18 +246,34 @@ class Pod:
             self.shards = []
 
     async def _until_over(self, tasks: list[asyncio.Task[None]]) -> _End:
+        leave_at: float | None = None
         while True:
             if self._stop.is_set():
-                return _End.STOPPED
+                leave_at = leave_at if leave_at is not None else await self._leave_at()
+                if self._failure is not None or self._now() >= leave_at:
+                    return _End.STOPPED
             if not self.coordinator.view.active:
                 return _End.RELEASED
             if any(task.done() for task in tasks):
                 return self._why_ended(tasks)
+            told = self._stop.wait() if leave_at is None else asyncio.sleep(leave_at - self._now())
             try:
-                await _first(self._stop.wait(), self.coordinator.changed(), *(_done(task) for task in tasks))
+                await _first(told, self.coordinator.changed(), *(_done(task) for task in tasks))
             except RangeGone:
                 return _End.GONE
             self._nudge_shards()
+
+    async def _leave_at(self) -> float:
+        """Say when a pod that is told to stop lets go by itself: later only where it still has something to hand over."""
+        serves = any(shard.session.state is State.LIVE for shard in self.shards)
+        if not serves or not self._hold_on or await self._gateway_gone():
+            return self._now()
+        log.info("told to stop: serving on until another pod takes over", extra={"seconds": self._hold_on})
+        return self._now() + self._hold_on
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
 
     @staticmethod
     def _why_ended(tasks: list[asyncio.Task[None]]) -> _End:

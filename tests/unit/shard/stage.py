@@ -118,7 +118,7 @@ class Stage:
         self.coordinators.append(coordinator)
         return coordinator
 
-    def pod(self, name="a", *, sinks=None, memory_limit=None, state_dir=None):
+    def pod(self, name="a", *, sinks=None, memory_limit=None, state_dir=None, hold_on=0.0):
         if memory_limit is not None:
             about = self.range.spec.config
             self.cluster.change(RANGE, config=msgspec.structs.replace(about, buffer_memory=memory_limit))
@@ -131,6 +131,7 @@ class Stage:
             random=lambda: 0.5,
             tls=None,
             state_dir=state_dir,
+            hold_on=hold_on,
             in_thread=at_once,
         )
 

@@ -530,6 +530,38 @@ async def test_sigterm_keeps_the_sessions_and_frees_the_range(stage):
     assert stage.states() == ["closed"] * 4
 
 
+async def test_a_pod_told_to_stop_serves_on_until_its_successor_takes_over(stage):
+    stage.give_checkpoint(*ROWS)
+    first = stage.run(hold_on=20.0)
+    await stage.ready()
+    first.stop()
+    await stage.settle(5)
+    assert first.ready, "the sockets were closed before anybody could take over"
+    stage.run("b")
+    await stage.until(lambda: stage.status.holder == "b", within=2.0)
+    await stage.until(stage.runs["a"].done, within=2.0)
+    assert stage.discord.identifies == []
+
+
+async def test_a_pod_told_to_stop_does_not_wait_for_ever(stage):
+    stage.give_checkpoint(*ROWS)
+    pod = stage.run(hold_on=20.0)
+    await stage.ready()
+    pod.stop()
+    await stage.until(stage.runs["a"].done, within=23.0)
+    assert stage.status.holder == ""
+
+
+async def test_a_pod_told_to_stop_ends_at_once_where_the_gateway_is_gone(stage):
+    stage.give_checkpoint(*ROWS)
+    pod = stage.run(hold_on=20.0)
+    await stage.ready()
+    stage.cluster.delete_gateway("mybot")
+    pod.stop()
+    await stage.until(stage.runs["a"].done, within=3.0)
+    assert {each.closed_with for each in stage.discord.connections} == {1000}
+
+
 async def test_sigterm_with_the_gateway_deleted_takes_the_bot_offline(stage):
     await stage.cold_start()
     stage.cluster.delete_gateway("mybot")
