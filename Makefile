@@ -5,8 +5,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 CLUSTER ?= bed
 TESTS ?= tests
+SEED ?= 1
+FAULTS ?= 200
 
-.PHONY: demo test bed lint lock clean help
+.PHONY: demo test chaos bed lint lock clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 8
@@ -16,6 +18,9 @@ demo: .venv/.ready  ## the whole road: a DiscordGateway on a real node, events i
 
 test: lint bed  ## everything: lint, unit, component, and cluster tests on a real node
 	@$(BIN)/python -m pytest $(TESTS)
+
+chaos: bed .venv/.ready  ## faults by the hundred against a running gateway; SEED=n FAULTS=200 KIND=name DOUBLE=1
+	@$(BIN)/python tests/cluster/chaos --seed $(SEED) --faults $(FAULTS) $(if $(KIND),--kind $(KIND)) $(if $(DOUBLE),--double)
 
 bed:  ## bring the test bed up with this project's images (harmless when it is)
 	@$(PYTHON) tests/cluster/testbed up --images

@@ -245,21 +245,22 @@ class Road:
 
     def set_up(self, *, bot: dict[str, Any], options: dict[str, Any] | None = None, stream: bool = True) -> None:
         """Make the namespace with simulator and NATS, both answering, and the stream."""
-        self.cluster.kubectl("create", "namespace", self.namespace)
-        simulator = ["--host", "0.0.0.0", "--port", "8080"]
-        self._serve("simulator", f"{self.cluster.images}/simulator:dev", simulator, 8080)
+        self.set_up_simulator(bot=bot, options=options)
         self._serve("nats", f"{self.cluster.images}/nats:2.15", ["-js", "-sd", "/data"], 4222)
-        self.cluster.kubectl(
-            "wait", "-n", self.namespace, "--for=condition=Ready", "pod/simulator", "pod/nats", "--timeout=120s"
-        )
-        self.simulator = Simulator(self.cluster.address(self.namespace, "simulator", 8080))
-        self.simulator.call("PATCH", f"bots/{BOT}", bot)
-        if options:
-            self.simulator.call("PATCH", "options", options)
         host, port = self.cluster.address(self.namespace, "nats", 4222)
         self.nats_url = f"nats://{host}:{port}"
         if stream:
             self.make_stream()
+
+    def set_up_simulator(self, *, bot: dict[str, Any], options: dict[str, Any] | None = None) -> None:
+        """Make the namespace with a simulator that answers, and nothing else."""
+        self.cluster.kubectl("create", "namespace", self.namespace)
+        simulator = ["--host", "0.0.0.0", "--port", "8080"]
+        self._serve("simulator", f"{self.cluster.images}/simulator:dev", simulator, 8080)
+        self.simulator = Simulator(self.cluster.address(self.namespace, "simulator", 8080))
+        self.simulator.call("PATCH", f"bots/{BOT}", bot)
+        if options:
+            self.simulator.call("PATCH", "options", options)
 
     def _serve(self, name: str, image: str, arguments: list[str], port: int) -> None:
         container = {
@@ -289,6 +290,8 @@ class Road:
             },
             namespace=self.namespace,
         )
+        where = ["-n", self.namespace, f"pod/{name}", "--timeout=120s"]
+        self.cluster.kubectl("wait", "--for=condition=Ready", *where)
 
     def make_stream(self) -> None:
         """Make the stream, with a wide window for duplicates."""

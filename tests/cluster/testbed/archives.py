@@ -22,7 +22,8 @@ def of_program(*, program: Path, name: str, command: list[str], to: Path) -> Non
     with tarfile.open(layer, "w") as content:
         for folder in ("tmp", "data"):
             content.addfile(_entry(folder, mode=0o1777, kind=tarfile.DIRTYPE))
-        content.addfile(_entry(program.name, mode=0o755, size=program.stat().st_size), program.resolve().open("rb"))
+        with program.resolve().open("rb") as body:
+            content.addfile(_entry(program.name, mode=0o755, size=program.stat().st_size), body)
     of_layer(layer=layer, name=name, config={"Entrypoint": command, "User": "65532:65532"}, to=to)
     layer.unlink()
 
