@@ -21,6 +21,8 @@ _K = TypeVar("_K", RangeKey, GatewayKey)
 
 _MINUTE: Final = 60.0
 _FENCED_SHARE: Final = 0.05
+_FENCED_FLOOR: Final = 16
+"""Ranges that may be fenced in a minute however few there are: a node with all its pods."""
 _LASTED: Final = 600.0
 
 
@@ -71,7 +73,7 @@ class Paces:
 
 
 class FenceLimit:
-    """At most 5 % of the ranges, at least one, are fenced in a minute: our own blindness must not fence them all."""
+    """At most 5 % of the ranges, or 16, are fenced in a minute: our own blindness must not fence them all."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque()
@@ -80,7 +82,7 @@ class FenceLimit:
         """Say whether another range may be fenced now."""
         while self._times and now - self._times[0] > _MINUTE:
             self._times.popleft()
-        return len(self._times) < max(1, math.floor(ranges * _FENCED_SHARE))
+        return len(self._times) < max(_FENCED_FLOOR, math.floor(ranges * _FENCED_SHARE))
 
     def note(self, now: float) -> None:
         """Note that a range was fenced."""
