@@ -49,7 +49,8 @@ class BotController:
         self._executor = executor
         self._enqueue = enqueue
         self._paces = Paces(grant_pace)
-        self._recalled: set[RangeKey] = set()
+        self._recalled: dict[RangeKey, str] = {}
+        """The UIDs of the ranges whose pace was taken up: one that is made anew under the same name begins anew."""
 
     async def look_at(self, key: BotKey) -> float | None:
         """Ask, grant and tell; give the seconds until the next look."""
@@ -102,16 +103,18 @@ class BotController:
         return max(accepted, key=lambda answer: answer.asked_at, default=NOT_ASKED)
 
     def _observe(self, bot: BotKey, gateways: list[DiscordGateway], answer: Answer) -> BotObserved:
-        now = self._memory.clock()
+        now, store = self._memory.clock(), self._store
+        members = (key for gateway in gateways for key in store.totals(gateway.metadata.uid).members)
+        queue = sum(map(store.unsettled, members))
         return BotObserved(
             answer=answer,
-            gateways=tuple(self._gateway(gateway) for gateway in gateways),
+            gateways=tuple(self._gateway(gateway, queue) for gateway in gateways),
             spent=max(0, self._store.identifies[bot.bot_id].total - answer.settled),
             age=now - answer.asked_at,
             until_reset=answer.reset_at - now,
         )
 
-    def _gateway(self, gateway: DiscordGateway) -> GatewayBudget:
+    def _gateway(self, gateway: DiscordGateway, queue: int) -> GatewayBudget:
         key, store = gateway_key(gateway), self._store
         members = sorted(store.totals(gateway.metadata.uid).members, key=lambda one: store.ranges[one].spec.first)
         wanted = self._memory.wanted.get(key)
@@ -122,7 +125,7 @@ class BotController:
             key=key,
             eligible=cause is not None and self._memory.standing.get(key, Standing()).eligible,
             reserve_percent=gateway.spec.identify.reserve_percent,
-            ranges=tuple(self._range(one, cause) for one in members),
+            ranges=tuple(replace(self._range(one, cause), queue=queue) for one in members),
         )
 
     def _same_token(self, key: GatewayKey) -> bool:
@@ -132,8 +135,8 @@ class BotController:
     def _range(self, key: RangeKey, cause: parking.Cause | None) -> RangeBudget:
         store, now = self._store, self._memory.clock()
         shard_range, summary = store.ranges[key], store.summaries[key]
-        if key not in self._recalled:
-            self._recalled.add(key)
+        if self._recalled.get(key) != shard_range.metadata.uid:
+            self._recalled[key] = shard_range.metadata.uid
             self._recall(key, shard_range, now)
         if summary.ready:
             self._paces.reset_if_lasting(key, now)
@@ -158,10 +161,11 @@ class BotController:
 
     def _recall(self, key: RangeKey, shard_range: ShardRange, now: float) -> None:
         """Take up the pace that an operator before this one kept."""
+        self._paces.reset(key)
         noted = shard_range.metadata.annotations.get(ANNOTATION_PACED)
         if noted is not None:
             count, age = paced_before(noted, utc_now())
-            self._paces.restore(key, count, now - age)
+            self._paces.restore(key, count, age, now)
 
     # --- acting
 

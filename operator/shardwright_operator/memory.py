@@ -57,9 +57,10 @@ class Paces:
         series.count += 1
         series.last = now
 
-    def restore(self, key: RangeKey, count: int, last: float) -> None:
-        """Remember what an operator before this one noted."""
-        self._series.setdefault(key, _Series(count, last))
+    def restore(self, key: RangeKey, count: int, age: float, now: float) -> None:
+        """Remember what an operator before this one noted, unless it is `age` seconds ago and has long healed."""
+        if age <= max(_LASTED, self._pace(count)):
+            self._series.setdefault(key, _Series(count, now - age))
 
     def reset(self, key: RangeKey) -> None:
         """Begin anew: the range is fine."""

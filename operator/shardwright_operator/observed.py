@@ -39,7 +39,9 @@ class RangeObserved:
 
     `pods` are those of this very ShardRange. `lost`: UIDs of pods whose node is gone or does not report;
     `cordoned`: of those whose node takes no new pods. `may_move`: not too many ranges are in a hand-over. `launch_in`:
-    seconds until another pod may be made. `released_for`: how long the active pod has had its chance to take over.
+    seconds until another pod may be made for a range that none works for; `replace_in`: for one that has a pod that works;
+    `launched`: one was made since all was well. `released_for`: how long the active pod has had its chance to take over;
+    `tried_for`: how long ago a hand-over to this revision was taken back.
     """
 
     shard_range: ShardRange
@@ -52,8 +54,11 @@ class RangeObserved:
     may_move: bool = True
     may_fence: bool = True
     launch_in: float = 0.0
+    replace_in: float = 0.0
+    launched: bool = False
     crashed_for: float = 0.0
     released_for: float = 0.0
+    tried_for: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +131,7 @@ class RangeBudget:
     `blocked`: parked, and what caused it has not changed; or its pod knows an old token only. `retry`: parked, the cause has changed, and the pod that
     holds the range knows. `paced_for`: seconds until identifies beyond the first of each shard may be granted again;
     `one_at_a_time`: the last ones did not last. `unsettled`: identifies that the range spent, and whose outcome has not
-    been seen; `quiet_for`: seconds since it spent the last of these.
+    been seen; `quiet_for`: seconds since it spent the last of these; `queue`: such identifies of all ranges of the bot.
     """
 
     shard_range: ShardRange
@@ -137,6 +142,7 @@ class RangeBudget:
     one_at_a_time: bool = False
     quiet_for: float = float("inf")
     unsettled: int = 0
+    queue: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,7 +115,7 @@ def renewals_under_way(budget: RangeBudget) -> int:
     """Count the renewals that are paid for, and may still wait for their bucket."""
     summary = budget.summary
     unsettled = max(0, budget.unsettled - summary.under_way)
-    waiting = budget.quiet_for < QUIET + SLOT * budget.unsettled
+    waiting = budget.quiet_for < QUIET + SLOT * max(budget.unsettled, budget.queue)
     return min(unsettled, summary.renewals) if waiting else 0
 
 

@@ -11,20 +11,21 @@ Live fields (hold, max_concurrency, heartbeat, gateway URL) are written into eve
 Rollout. A range changes when its `spec.revision` is written; its own key does the rest (`plan_range`). Algorithm:
 
 1. Ranges without any session have nothing to lose: all of them change at once. (A refused bot, a wrong sink.)
-2. Otherwise `rollout.maxParallel` ranges at a time, and those that are not up first. A range has changed when it is held by
-   its new pod and up.
-3. None while a range failed, or its new pod does not get ready, or Discord refuses to renew a session.
+2. Otherwise `rollout.maxParallel` ranges at a time: first those that are on their way to an older revision (the new one may
+   be their cure), then those that are not up. A range has changed when it is held by its new pod and up.
+3. None while a range with the wanted revision failed, or its new pod does not get ready, or its sessions are not renewed.
 4. Other intents, presence or large threshold (another *identity*) come by the same hand-over, in which every session is
    resumed. The new pod then renews session after session as it is granted identifies, each old one going on until its
    successor is READY. So one range at a time, the next when all sessions of the last are renewed; and no range at all
    begins while the identifies for all that are left exceed what may be granted today.
 
-While `spec.paused` is set, nothing of all this is done: the status alone goes on.
+While `spec.paused` is set, nothing of all this is done: the status goes on, and so does the emergency stop, which keeps
+open grants from being spent. (And a range that nobody holds is still given to a pod that is there: see `plan_range`.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
@@ -56,6 +57,9 @@ from shardwright_operator.status import next_status
 from shardwright_operator.sums import (
     ANNOTATION_FAILED_REVISION,
     ANNOTATION_RESTART_AT,
+    ANNOTATION_TEMPLATE,
+    ANNOTATION_TRIED_REVISION,
+    UNDER_WAY,
     LiveSpec,
     live_spec,
     needs_renewal,
@@ -137,11 +141,12 @@ class Draft:
     def max_concurrency(self) -> int:
         """How many identifies Discord takes at a time.
 
-        It changes while nobody is about to identify: two pods must not see different buckets.
+        It changes while nobody identifies or is about to: two pods must not see different buckets.
         """
-        spec, answer = self.seen.any_spec, self.seen.answer.gateway_bot
+        spec, answer, totals = self.seen.any_spec, self.seen.answer.gateway_bot, self.seen.totals
         present = spec.max_concurrency if spec is not None else 1
-        quiet = spec is None or self.seen.totals.need == 0
+        busy = totals.need or totals.renewals or sum(totals.states[state] for state in UNDER_WAY)
+        quiet = spec is None or not busy
         return answer.session_start_limit.max_concurrency if answer is not None and quiet else present
 
     @property
@@ -193,6 +198,11 @@ class Draft:
         return render.shard_config(self.seen.gateway, gateway_url=self.gateway_url, ranges=self.expected)
 
     @property
+    def template(self) -> str:
+        """The pod template that the spec asks for, as JSON."""
+        return msgspec.json.encode(render.template_of(self.seen.gateway, self.image)).decode()
+
+    @property
     def outdated(self) -> int:
         """Count the ranges that do not have the wanted revision."""
         return sum(count for one, count in self.seen.totals.revisions.items() if one != self.revision)
@@ -218,6 +228,8 @@ def plan_gateway(seen: GatewayObserved) -> GatewayPlan:
         live, children = _live(draft), _children(draft, found)
         first = [*live, *children] if draft.hold else [*children, *live]  # nothing may stand before an emergency stop
         actions += [*first, *_missing(draft, found), *_rollout(draft, step)]
+    elif paused:
+        actions += _stops(draft)
     return GatewayPlan(tuple(actions), _wanted(draft), _again_after(draft), said, bool(children))
 
 
@@ -328,6 +340,7 @@ def _new_range(draft: Draft, shards: Range) -> dict[str, Any]:
         max_concurrency=draft.max_concurrency,
         config=draft.config,
         revision=draft.revision,
+        template=draft.template,
         restart_at=draft.restart_at,
         hold=draft.hold,
     )
@@ -340,6 +353,15 @@ def _live(draft: Draft) -> list[Action]:
     """Bring the live fields of all ranges up to date."""
     ranges = [(draft.seen.ranges[key], draft.live_of(key)) for key in draft.differing]
     patches = tuple(PatchRange(one, _with_live(one.spec, live)) for one, live in ranges)
+    return [Batch(patches)] if patches else []
+
+
+def _stops(draft: Draft) -> list[Action]:
+    """Raise `hold` where it must be, and nothing else."""
+    ranges = [draft.seen.ranges[key] for key in draft.differing if draft.live_of(key).hold]
+    patches = tuple(
+        PatchRange(one, msgspec.structs.replace(one.spec, hold=True)) for one in ranges if not one.spec.hold
+    )
     return [Batch(patches)] if patches else []
 
 
@@ -365,24 +387,25 @@ def _next_step(draft: Draft) -> Step:
     idle = [key for key in outdated if seen.summaries[key].stuck or not seen.summaries[key].sessions]
     if idle:
         return Step(tuple(idle))
+    if (totals.failed | totals.renewing | seen.stalled) - set(outdated):
+        return Step()
     renewals = sum(_renewals(draft, key) for key in outdated)
     parallel = 1 if renewals else seen.gateway.spec.rollout.max_parallel
-    troubled = totals.moving | totals.failed | totals.renewing
-    on_the_way = [key for key in outdated if key in troubled]
-    if on_the_way:
-        chosen = on_the_way[:parallel]
-    elif totals.failed or totals.renewing or seen.stalled:
-        return Step()
-    else:
-        changing = totals.moving | (totals.not_up - set(outdated)) | seen.handed_over
-        down_first = sorted(outdated, key=lambda key: key not in totals.not_up)
-        chosen = down_first[: max(0, parallel - len(changing))]
+    changing = (totals.moving | totals.not_up | seen.handed_over) - set(outdated)
+    chosen = sorted(outdated, key=_urgency(seen))[: max(0, parallel - len(changing))]
     if not chosen or not renewals:
         return Step(tuple(chosen))
     if seen.budget is None:  # Discord has not been asked yet
         return Step()
     shortfall = _shortfall(seen.budget, renewals, needed=seen.totals.need)
     return Step(() if shortfall else tuple(chosen), shortfall)
+
+
+def _urgency(seen: GatewayObserved) -> Callable[[RangeKey], tuple[bool, bool]]:
+    """Put first the ranges on their way to an older revision, or off their node; then those that are not up."""
+    totals = seen.totals
+    on_the_way = totals.moving | totals.failed | totals.renewing | seen.stalled | seen.handed_over
+    return lambda key: (key not in on_the_way, key not in totals.not_up)
 
 
 def _renewals(draft: Draft, key: RangeKey) -> int:
@@ -417,5 +440,6 @@ def _update(draft: Draft, key: RangeKey) -> PatchRange:
     """Write the wanted revision and its configuration into a range."""
     shard_range = draft.seen.ranges[key]
     spec = msgspec.structs.replace(shard_range.spec, config=draft.config, revision=draft.revision)
-    annotations = {ANNOTATION_FAILED_REVISION: None, ANNOTATION_RESTART_AT: draft.restart_at or None}
-    return PatchRange(shard_range, spec, annotations)
+    forgotten = dict.fromkeys((ANNOTATION_FAILED_REVISION, ANNOTATION_TRIED_REVISION))
+    noted = {ANNOTATION_RESTART_AT: draft.restart_at or None, ANNOTATION_TEMPLATE: draft.template}
+    return PatchRange(shard_range, spec, {**forgotten, **noted})

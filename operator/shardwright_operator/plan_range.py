@@ -13,9 +13,15 @@ new pod):
 4. B takes `holder`, and resumes. (The pods' part.)
 5. *retire*: B holds, and is up: A is deleted.
 
-It does not begin while the spool of A is not empty or one of its sinks is away: what waits there would have to be fetched
-from Discord again. Only a change of sinks or buffer itself does not wait for that. A pod that ends (a drain) has its
+Neither 1 nor 2 is done while the spool of A is not empty or one of its sinks is away: what waits there would have to be
+fetched from Discord again. Only a change of sinks or buffer itself does not wait for that. A pod that ends (a drain) has its
 successor at once; as long as it holds on, the successor is made active when it stands by.
+
+Where B does not come up, A takes the range back; half a minute later it is tried once more, since a node or Discord may have
+been away, unless B crashed. So A is not deleted before B holds and is up, whatever else changes.
+
+While the gateway is paused no pod is made, and none is replaced that holds the range. Where nobody holds it, what is left of
+a hand-over goes on among the pods that there are.
 
 What holds at any time: one pod is named active; the active pod is the only one that takes the range; no row raises an
 identify grant. A range never has more than two pods that could work: the active one, and one that waits or lets go.
@@ -44,6 +50,7 @@ from shardwright_operator.sums import (
     ANNOTATION_PARKED_REVISION,
     ANNOTATION_PARKED_SECRET,
     ANNOTATION_STAYS,
+    ANNOTATION_TRIED_REVISION,
     PARKED_ANNOTATIONS,
     Parked,
     needs_identify,
@@ -56,8 +63,12 @@ CRASH_PATIENCE: Final = 3.0
 """Seconds in CrashLoopBackOff after which a pod is replaced."""
 TAKE_OVER_PATIENCE: Final = 10.0
 """Seconds that a new pod has to come up once its predecessor let go."""
+RETRY_AFTER: Final = 30.0
+"""Seconds after which a hand-over that was taken back once begins again."""
 STANDBY_PATIENCE: Final = 120.0
 """Seconds after which a new pod that does not stand by is reported."""
+ALL_IS_WELL: Final = "all is well"
+"""The last row: nothing is to be done."""
 _LAUNCH_STEP: Final = 5.0
 _LAUNCH_LIMIT: Final = 300.0
 _FREE_LAUNCHES: Final = 2
@@ -95,6 +106,16 @@ class Situation:
         return self.seen.wanted
 
     @property
+    def paused(self) -> bool:
+        """Whether the user wants nothing to be done. What is needed for some pod to hold the range is done all the same."""
+        return self.wanted.paused
+
+    @property
+    def may_make(self) -> bool:
+        """Whether pods may be made."""
+        return self.wanted.create_pods and not self.paused
+
+    @property
     def holder(self) -> str:
         """The UID of the pod that holds the sessions, or an empty string."""
         return self.range.status.holder
@@ -119,8 +140,8 @@ class Situation:
         return self.refused if self.seen.summary.stuck else None
 
     def lost(self, pod: Pod) -> bool:
-        """Say whether a pod went down with its node: the node does not report, and neither does the holder."""
-        return pod.uid in self.seen.lost and self.seen.silent
+        """Say whether a pod went down with its node: the node does not report, and neither does the pod as the holder."""
+        return pod.uid in self.seen.lost and (self.seen.silent or pod.uid != self.holder)
 
     @property
     def crashed(self) -> bool:
@@ -174,6 +195,11 @@ class Situation:
         return self.range.metadata.annotations.get(ANNOTATION_FAILED_REVISION) == self.spec.revision
 
     @property
+    def tried_before(self) -> str:
+        """The revision to which a hand-over was taken back once."""
+        return self.range.metadata.annotations.get(ANNOTATION_TRIED_REVISION, "")
+
+    @property
     def outdated(self) -> bool:
         """Whether the active pod must be replaced though it works."""
         return self.active is not None and self._must_go(self.active)
@@ -194,10 +220,10 @@ class Situation:
 
     @property
     def held_back(self) -> str:
-        """What a hand-over waits for before it begins; an empty string: nothing."""
+        """What a hand-over waits for while the active pod holds the range; an empty string: nothing."""
         pod, status = self.active, self.range.status
-        mends = pod is not None and pod.buffer_version != render.buffer_version(self.spec.config)
-        if not self.outdated or mends:
+        mends = pod is not None and pod.buffer_version not in {"", render.buffer_version(self.spec.config)}
+        if not self.outdated or not self.holds or mends:
             return ""
         away = next((sink.name for sink in status.sinks if not sink.available), "")
         if status.spool_bytes > 0:
@@ -228,6 +254,11 @@ class Situation:
         return report is not None and (report.sinks_available or self.idle)
 
     @property
+    def gets_ready(self) -> bool:
+        """Whether there is a replacement that cannot take over yet."""
+        return self.replacement is not None and not self.stands_by(self.replacement)
+
+    @property
     def ends_in_order(self) -> bool:
         """Whether the active pod is on its way out, and holds on until its successor stands by."""
         active = self.active
@@ -237,8 +268,25 @@ class Situation:
     @property
     def predecessor(self) -> Pod | None:
         """The pod that the active one replaced, and that could take the range back."""
-        fits = (pod for pod in self.others if pod.revision != self.spec.revision or pod.uid in self.seen.cordoned)
-        return next(fits, None)
+        active = self.active
+        older = (pod for pod in self.others if active is not None and pod.incarnation < active.incarnation)
+        fits = (pod for pod in older if pod.running and not self._old_secret(pod))
+        return max(fits, key=lambda pod: pod.incarnation, default=None)
+
+    @property
+    def companion(self) -> Pod | None:
+        """The one pod beside the active one that is needed: it lets go, could take the range back, or is to take over."""
+        holder = self.pod(self.holder) if self.letting_go else None
+        if holder in self.others or (self.settled and not self.outdated):
+            return holder
+        if not self.settled and self.predecessor is not None:
+            return self.predecessor
+        return self.replacement if self.outdated else next(iter(self.others), None)
+
+    @property
+    def letting_go(self) -> bool:
+        """Whether another pod holds the range, and is not known to be dead."""
+        return self.holder not in {"", self.spec.active_pod, self.spec.fenced_holder}
 
 
 # --- what the rows do ---------------------------------------------------------------------------------------------
@@ -250,14 +298,22 @@ def _announce(situation: Situation, reason: EventReason, note: str, *, warning: 
 
 def _patch(situation: Situation, annotations: dict[str, str | None] | None = None, **changes: object) -> PatchRange:
     spec = msgspec.structs.replace(situation.spec, **changes)
-    fences = spec.fenced_holder != situation.spec.fenced_holder
+    fences = spec.fenced_holder not in {"", situation.spec.fenced_holder}
     return PatchRange(situation.range, spec, annotations or {}, fences)
+
+
+def _name_active(situation: Situation, pod: Pod, annotations: dict[str, str | None] | None = None) -> PatchRange:
+    """Name another pod active. If it was fenced once, it is no longer: its successor must wait for it again."""
+    fenced = situation.spec.fenced_holder
+    kept = "" if fenced == pod.uid else fenced
+    epoch = situation.spec.epoch + 1
+    return _patch(situation, annotations, active_pod=pod.uid, epoch=epoch, fenced_holder=kept)
 
 
 def _activate(situation: Situation, pod: Pod) -> list[Action]:
     note = f"Pod {pod.metadata.name} is to take the range over"
     return [
-        _patch(situation, active_pod=pod.uid, epoch=situation.spec.epoch + 1),
+        _name_active(situation, pod),
         _announce(situation, EventReason.POD_ACTIVATED, note),
     ]
 
@@ -316,13 +372,17 @@ def _fence(situation: Situation) -> list[Action]:
 def _take_back(situation: Situation) -> list[Action]:
     pod, failed = situation.predecessor, situation.active
     assert pod is not None
-    name = failed.metadata.name if failed is not None else "the new pod"
-    note = f"{name} did not come up with revision {situation.spec.revision}: {pod.metadata.name} takes the range back"
-    same = pod.revision == situation.spec.revision
-    failed_now = {ANNOTATION_STAYS: pod.uid} if same else {ANNOTATION_FAILED_REVISION: situation.spec.revision}
-    annotations: dict[str, str | None] = {**failed_now}
+    assert failed is not None
+    old, new, revision = pod.metadata.name, failed.metadata.name, failed.revision
+    note = f"{new} did not come up with revision {revision}: {old} takes the range back"
+    annotations: dict[str, str | None] = {}
+    if revision != pod.revision:
+        final = situation.crashed or situation.tried_before == revision
+        annotations[ANNOTATION_FAILED_REVISION if final else ANNOTATION_TRIED_REVISION] = revision
+    elif pod.uid in situation.seen.cordoned:
+        annotations[ANNOTATION_STAYS] = pod.uid
     return [
-        _patch(situation, annotations, active_pod=pod.uid, epoch=situation.spec.epoch + 1),
+        _name_active(situation, pod, annotations),
         _announce(situation, EventReason.HAND_OVER_FAILED, note, warning=True),
     ]
 
@@ -336,15 +396,9 @@ def _delete(situation: Situation, pods: list[Pod]) -> list[Action]:
 
 
 def _superfluous(situation: Situation) -> list[Pod]:
-    """List the pods that may go: ended ones, and those that neither hold, nor wait, nor could take back."""
+    """List the pods that may go: ended ones, and all beside the active one but its companion."""
     ended = [pod for pod in situation.seen.pods if pod.dead and not pod.terminating and pod is not situation.active]
-    if situation.settled and not situation.outdated:
-        return ended + situation.others
-    needed = {situation.holder}
-    candidate = situation.replacement if situation.outdated else next(iter(situation.others), None)
-    if situation.holds or situation.pod(situation.holder) is None:
-        needed.add(candidate.uid if candidate is not None else "")
-    return ended + [pod for pod in situation.others if pod.uid not in needed]
+    return ended + [pod for pod in situation.others if pod is not situation.companion]
 
 
 # --- the table ----------------------------------------------------------------------------------------------------
@@ -379,14 +433,12 @@ def _no_longer_parked(s: Situation) -> bool:
 
 
 def _fence_due(s: Situation) -> bool:
-    unfenced = s.holder not in {"", s.spec.active_pod, s.spec.fenced_holder}
     pod = s.pod(s.holder)
-    return unfenced and s.seen.silent and (pod is None or not pod.usable or s.lost(pod))
+    return s.letting_go and s.seen.silent and (pod is None or not pod.usable or s.lost(pod))
 
 
 def _take_back_due(s: Situation) -> bool:
-    changing = not s.holder or s.holds
-    return s.works and changing and not s.settled and s.predecessor is not None and not s.failed
+    return s.works and not s.letting_go and not s.settled and s.predecessor is not None
 
 
 def _crash_wait(s: Situation) -> float | None:
@@ -396,7 +448,7 @@ def _crash_wait(s: Situation) -> float | None:
 
 TABLE: Final[tuple[Row, ...]] = (
     Row("the range or its gateway is being deleted", _going, _nothing),
-    Row("the gateway is paused", lambda s: s.wanted.paused, _nothing),
+    Row("the gateway is paused, and its pod holds the range", lambda s: s.paused and s.works and s.holds, _nothing),
     Row("Discord refused a shard: note with which token and revision", _newly_parked, _note_parking),
     Row("Discord no longer refuses: forget it", _no_longer_parked, _forget_parking),
     Row(
@@ -405,7 +457,7 @@ TABLE: Final[tuple[Row, ...]] = (
         _nothing,
     ),
     Row("the active pod is lost, another could work", lambda s: not s.works and s.successor is not None, _succeed),
-    Row("the active pod is lost, none may be made", lambda s: not s.works and not s.wanted.create_pods, _nothing),
+    Row("the active pod is lost, none may be made", lambda s: not s.works and not s.may_make, _nothing),
     Row(
         "the active pod is lost, and the last ones did not come up either: wait",
         lambda s: not s.works and s.seen.launch_in > 0,
@@ -428,23 +480,29 @@ TABLE: Final[tuple[Row, ...]] = (
         lambda s: TAKE_OVER_PATIENCE - s.seen.released_for,
     ),
     Row("the new pod did not come up: its predecessor takes the range back", _take_back_due, _take_back),
-    Row("the hand-over is not over", lambda s: bool(s.holder) and not s.holds, _nothing),
+    Row("the hand-over is not over", lambda s: s.letting_go, _nothing),
     Row(
-        "the replacement stands by",
-        lambda s: s.stands_by(s.replacement),
-        lambda s: _activate(s, s.replacement or s.seen.pods[0]),
+        "the hand-over was taken back: it is tried once more",
+        lambda s: s.outdated and s.tried_before == s.spec.revision and s.seen.tried_for < RETRY_AFTER,
+        _nothing,
+        lambda s: RETRY_AFTER - s.seen.tried_for,
     ),
-    Row("the replacement gets ready", lambda s: s.replacement is not None, _nothing, lambda _: STANDBY_PATIENCE),
-    Row("the active pod is outdated, none may be made", lambda s: s.outdated and not s.wanted.create_pods, _nothing),
+    Row("the replacement gets ready", lambda s: s.gets_ready, _nothing, lambda _: STANDBY_PATIENCE),
     Row("the active pod is outdated, and events wait in it", lambda s: bool(s.held_back), _nothing),
     Row(
+        "the replacement stands by",
+        lambda s: s.replacement is not None,
+        lambda s: _activate(s, s.replacement or s.seen.pods[0]),
+    ),
+    Row("the active pod is outdated, none may be made", lambda s: s.outdated and not s.may_make, _nothing),
+    Row(
         "the active pod is outdated, and must wait for its turn",
-        lambda s: s.outdated and (s.seen.launch_in > 0 or (s.leaves_node and not s.seen.may_move)),
+        lambda s: s.outdated and (s.seen.replace_in > 0 or (s.leaves_node and not s.seen.may_move)),
         _nothing,
-        lambda s: max(1.0, s.seen.launch_in),
+        lambda s: max(1.0, s.seen.replace_in),
     ),
     Row("the active pod is outdated", lambda s: s.outdated, _launch),
-    Row("all is well", lambda _: True, _nothing),
+    Row(ALL_IS_WELL, lambda _: True, _nothing),
 )
 
 
@@ -459,15 +517,15 @@ def plan_range(seen: RangeObserved) -> Plan:
 def held_back(seen: RangeObserved) -> str:
     """Say what a hand-over waits for before it begins; an empty string where none is wanted, or it is under way."""
     situation = Situation(seen)
-    idle = situation.wanted.paused or not situation.works or situation.replacement is not None
+    idle = situation.paused or not situation.works or situation.gets_ready
     return "" if idle else situation.held_back
 
 
 def leaves_node(seen: RangeObserved) -> bool:
-    """Say whether the active pod is to leave a cordoned node, and may begin with it."""
+    """Say whether the active pod leaves a cordoned node: it has a replacement, or it is its turn to get one."""
     situation = Situation(seen)
-    begins = situation.works and not situation.wanted.paused and not situation.held_back
-    return begins and situation.leaves_node
+    begins = situation.replacement is not None or (seen.may_move and not situation.held_back)
+    return situation.works and not situation.paused and situation.leaves_node and begins
 
 
 def lost_session(seen: RangeObserved, shard: int, gap: Gap) -> Announce:
@@ -486,8 +544,13 @@ def on_trial(seen: RangeObserved) -> str:
     return situation.spec.active_pod if _take_back_due(situation) else ""
 
 
+def tried(seen: RangeObserved) -> str:
+    """Name the revision to which a hand-over was taken back once; else an empty string."""
+    return Situation(seen).tried_before
+
+
 def awaited(seen: RangeObserved) -> str:
-    """Name the new pod that is to get ready to take over; else an empty string."""
+    """Name the revision whose pods, one after the other, are to get ready to take over; else an empty string."""
     situation = Situation(seen)
-    pod = situation.replacement
-    return pod.uid if pod is not None and not situation.stands_by(pod) else ""
+    made_anew = situation.outdated and situation.replacement is None and seen.launched and not situation.held_back
+    return situation.spec.revision if situation.gets_ready or made_anew else ""

@@ -16,6 +16,7 @@ from shardwright_operator.kube import PODS
 from shardwright_operator.memory import Memory, Paces, note
 from shardwright_operator.observed import RangeObserved, Wanted
 from shardwright_operator.plan_range import (
+    ALL_IS_WELL,
     STANDBY_PATIENCE,
     awaited,
     held_back,
@@ -24,6 +25,7 @@ from shardwright_operator.plan_range import (
     lost_session,
     on_trial,
     plan_range,
+    tried,
 )
 from shardwright_operator.render import leaves
 from shardwright_operator.secret_reader import SecretReader
@@ -53,6 +55,7 @@ class RangeController:
         self._executor = executor
         self._enqueue = enqueue
         self._launches = Paces(launch_pace)
+        self._replacements = Paces(launch_pace)
         self._gaps: dict[RangeKey, frozenset[tuple[int, str]]] = {}
 
     async def look_at(self, key: RangeKey) -> float | None:
@@ -68,6 +71,8 @@ class RangeController:
         seen = self._observe(key, shard_range, wanted)
         waits = self._watch_hand_over(key, gateway, seen)
         plan = plan_range(self._with_trial(key, seen))
+        if plan.row == ALL_IS_WELL and seen.summary.ready:
+            self._replacements.reset(key)
         self._note(key, gateway, plan.actions)
         await self._executor.run(self._lost_sessions(key, seen))
         await self._run(key, gateway, seen, plan.actions)
@@ -95,12 +100,13 @@ class RangeController:
             trouble = error.message
             raise
         finally:
-            settled = actions or trouble or seen.launch_in <= 0
+            settled = actions or trouble or max(seen.launch_in, seen.replace_in) <= 0
             if settled and note(self._memory.troubles, key, trouble):
                 self._enqueue(gateway)
 
     def _forget(self, key: RangeKey) -> None:
         self._launches.reset(key)
+        self._replacements.reset(key)
         self._gaps.pop(key, None)
         self._memory.forget_range(key)
 
@@ -110,7 +116,7 @@ class RangeController:
         summary, silence = store.summaries[key], store.silence(key.namespace)
         active = next((pod for pod in pods if pod.uid == shard_range.spec.active_pod), None)
         looping = active.uid if active is not None and active.crash_looping else None
-        if summary.ready:
+        if summary.ready and active is not None and active.usable:
             self._launches.reset(key)
         return RangeObserved(
             shard_range=shard_range,
@@ -123,6 +129,8 @@ class RangeController:
             may_move=self._may_move(key, wanted),
             may_fence=self._memory.fences.allows(now, len(store.ranges)),
             launch_in=self._launches.wait(key, now),
+            replace_in=self._replacements.wait(key, now),
+            launched=self._replacements.count(key) > 0,
             crashed_for=store.since.held(key, "crash loop", looping, now),
         )
 
@@ -130,19 +138,21 @@ class RangeController:
         """Say whether a range may leave a cordoned node now: `rollout.maxParallel` at a time, the others being up."""
         gateway, memory = wanted.gateway, self._memory
         totals = self._store.totals(gateway.metadata.uid)
-        others = (totals.moving | totals.not_up | memory.handed_over_of(gateway_key(gateway))) - {key}
+        not_up = totals.not_up - set(totals.stuck)
+        others = (totals.moving | not_up | memory.handed_over_of(gateway_key(gateway))) - {key}
         return len(others) < gateway.spec.rollout.max_parallel
 
     def _with_trial(self, key: RangeKey, seen: RangeObserved) -> RangeObserved:
-        """Add for how long the active pod has had its chance to come up."""
-        held = self._store.since.held(key, "trial", on_trial(seen), self._memory.clock())
-        return replace(seen, released_for=held)
+        """Add for how long the active pod has had its chance to come up, and how long ago the last one missed it."""
+        since, now = self._store.since, self._memory.clock()
+        released_for = since.held(key, "trial", on_trial(seen), now)
+        return replace(seen, released_for=released_for, tried_for=since.held(key, "tried", tried(seen), now))
 
     def _watch_hand_over(self, key: RangeKey, gateway: GatewayKey, seen: RangeObserved) -> float | None:
         """Note what a hand-over waits for, if it does; give the seconds until that is to be judged again."""
-        pod = awaited(seen)
-        held = self._store.since.held(key, "awaited", pod, self._memory.clock())
-        stalled = bool(pod) and held >= STANDBY_PATIENCE
+        revision = awaited(seen)
+        held = self._store.since.held(key, "awaited", revision, self._memory.clock())
+        stalled = bool(revision) and held >= STANDBY_PATIENCE
         memory = self._memory
         if stalled != (key in memory.stalled):
             self._enqueue(gateway)
@@ -150,13 +160,13 @@ class RangeController:
                 memory.stalled[key] = gateway
             else:
                 del memory.stalled[key]
-        if leaves_node(seen) and seen.may_move:
+        if leaves_node(seen):
             memory.handed_over[key] = gateway
         elif memory.handed_over.pop(key, None) is not None:
             self._enqueue(gateway)
         if note(memory.waiting, key, held_back(seen)):
             self._enqueue(gateway)
-        return max(1.0, STANDBY_PATIENCE - held) if pod and not stalled else None
+        return max(1.0, STANDBY_PATIENCE - held) if revision and not stalled else None
 
     def _note(self, key: RangeKey, gateway: GatewayKey, actions: tuple[Action, ...]) -> None:
         """Note what the limits on repetition are about, before it is done: a failure must count too."""
@@ -165,6 +175,7 @@ class RangeController:
             match action:
                 case Create(resource) if resource is PODS:
                     self._launches.note(key, now)
+                    self._replacements.note(key, now)
                 case PatchRange(fences=True):
                     self._memory.fences.note(now)
                 case PatchRange(annotations=annotations):

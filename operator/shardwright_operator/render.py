@@ -37,8 +37,8 @@ from shardwright_operator.kube import (
 )
 from shardwright_operator.observed import Wanted
 from shardwright_operator.silence import FEW_RANGES
-from shardwright_operator.sums import ANNOTATION_RESTART_AT, identity_hash
-from shardwright_operator.views import ANNOTATION_BUFFER, ANNOTATION_SECRET_VERSION
+from shardwright_operator.sums import ANNOTATION_RESTART_AT, ANNOTATION_TEMPLATE, identity, identity_hash
+from shardwright_operator.views import ANNOTATION_BUFFER, ANNOTATION_IDENTITY, ANNOTATION_SECRET_VERSION
 
 Body = dict[str, Any]
 
@@ -136,6 +136,7 @@ def shard_range(
     max_concurrency: int,
     config: ShardConfig,
     revision: str,
+    template: str,
     restart_at: str,
     hold: bool,
 ) -> Body:
@@ -145,8 +146,9 @@ def shard_range(
     )
     metadata = _child(gateway, names.range_name(gateway.metadata.name, shards))
     metadata["labels"] = _labels(gateway.metadata.name, bot_id)
+    metadata["annotations"] = {ANNOTATION_TEMPLATE: template}
     if restart_at:
-        metadata["annotations"] = {ANNOTATION_RESTART_AT: restart_at}
+        metadata["annotations"][ANNOTATION_RESTART_AT] = restart_at
     return _body(RANGES, metadata, spec=to_wire(spec))
 
 
@@ -206,13 +208,27 @@ def lease(namespace: str, bot_id: str, bucket: int) -> Body:
 
 
 def pod(wanted: Wanted, owner: ShardRange, incarnation: int) -> Body:
-    """Render a shard pod."""
-    template = wanted.gateway.spec.pod
-    return _body(PODS, _pod_metadata(wanted, owner, incarnation), spec=_pod_spec(wanted, owner, template))
+    """Render a shard pod of the range's revision."""
+    template = _template(wanted, owner)
+    metadata = _pod_metadata(wanted, owner, incarnation, template)
+    return _body(PODS, metadata, spec=_pod_spec(wanted, owner, template))
 
 
-def _pod_metadata(wanted: Wanted, owner: ShardRange, incarnation: int) -> Body:
-    template, meta = wanted.gateway.spec.pod, owner.metadata
+def template_of(gateway: DiscordGateway, image: str) -> PodTemplate:
+    """Give the pod template that a gateway asks for now, with the image that it stands for."""
+    return msgspec.structs.replace(gateway.spec.pod, image=image)
+
+
+def _template(wanted: Wanted, owner: ShardRange) -> PodTemplate:
+    """Give the pod template of a range: that of its own revision, where the gateway wants another one by now."""
+    noted = owner.metadata.annotations.get(ANNOTATION_TEMPLATE)
+    if noted is None or owner.spec.revision == wanted.revision:
+        return template_of(wanted.gateway, wanted.image)
+    return msgspec.json.decode(noted, type=PodTemplate)
+
+
+def _pod_metadata(wanted: Wanted, owner: ShardRange, incarnation: int, template: PodTemplate) -> Body:
+    meta = owner.metadata
     gateway = wanted.gateway.metadata.name
     return {
         "name": names.pod_name(meta.name, meta.uid, incarnation),
@@ -225,6 +241,7 @@ def _pod_metadata(wanted: Wanted, owner: ShardRange, incarnation: int) -> Body:
             names.ANNOTATION_INCARNATION: str(incarnation),
             ANNOTATION_SECRET_VERSION: wanted.secret_version,
             ANNOTATION_BUFFER: buffer_version(owner.spec.config),
+            ANNOTATION_IDENTITY: identity(owner.spec.config),
         },
         "ownerReferences": _owner(RANGES, meta),
     }
@@ -240,14 +257,14 @@ def _pod_spec(wanted: Wanted, owner: ShardRange, template: PodTemplate) -> Body:
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": {**_pod_security(), **(template.security_context or {})},
         "tolerations": [*_tolerations(), *template.tolerations],
-        "topologySpreadConstraints": _spread(template, gateway),
+        "topologySpreadConstraints": _spread(wanted, template),
         "containers": [_container(wanted, owner, template)],
         "volumes": _volumes(wanted, owner),
     }
     optional: Body = {
         "imagePullSecrets": list(template.image_pull_secrets),
         "nodeSelector": template.node_selector,
-        "affinity": _affinity(wanted, owner),
+        "affinity": _affinity(wanted, owner, template),
         "priorityClassName": template.priority_class_name,
     }
     return spec | {name: value for name, value in optional.items() if value}
@@ -256,7 +273,7 @@ def _pod_spec(wanted: Wanted, owner: ShardRange, template: PodTemplate) -> Body:
 def _container(wanted: Wanted, owner: ShardRange, template: PodTemplate) -> Body:
     return {
         "name": CONTAINER,
-        "image": wanted.image,
+        "image": template.image,
         "imagePullPolicy": template.image_pull_policy or wanted.pull_policy,
         "args": ["--namespace", owner.metadata.namespace, "--range", owner.metadata.name],
         "env": [*template.env, *_identity_env(), _config_env(owner)],
@@ -324,24 +341,31 @@ def leaves(wanted: Wanted) -> bool:
     return (_CORDON, "NoSchedule") not in tolerated and wanted.gateway.spec.buffer.volume_claim is None
 
 
-def _spread(template: PodTemplate, gateway: str) -> list[Body]:
-    """Spread over nodes, where the user says nothing else; an empty list of theirs switches it off."""
+def _spread(wanted: Wanted, template: PodTemplate) -> list[Body]:
+    """Spread over nodes, where the user says nothing else; an empty list of theirs switches it off.
+
+    Not with a claim: the pods of a range must then come to the same node.
+    """
     if template.topology_spread_constraints is not None:
         return list(template.topology_spread_constraints)
-    selector = {"matchLabels": _labels(gateway)}
+    if wanted.gateway.spec.buffer.volume_claim is not None:
+        return []
+    selector = {"matchLabels": _labels(wanted.gateway.metadata.name)}
     rest = {"whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector}
     return [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", **rest}]
 
 
-def _affinity(wanted: Wanted, owner: ShardRange) -> Body | None:
-    """Bring the pods of a range with a claim together: a volume is mounted on one node at a time."""
-    template = wanted.gateway.spec.pod
-    if template.affinity is not None or wanted.gateway.spec.buffer.volume_claim is None:
+def _affinity(wanted: Wanted, owner: ShardRange, template: PodTemplate) -> Body | None:
+    """Bring the pods of a range with a claim together: a volume is mounted on one node at a time.
+
+    A podAffinity of the user's takes its place; their other affinities stand beside it.
+    """
+    if wanted.gateway.spec.buffer.volume_claim is None:
         return template.affinity
     selector = {"matchLabels": {names.LABEL_RANGE: owner.metadata.name}}
     term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": selector}
     preferred = [{"weight": 100, "podAffinityTerm": term}]
-    return {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+    return {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}, **(template.affinity or {})}
 
 
 def claim(wanted: Wanted, owner: ShardRange) -> Body | None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from shardwright_api.resources import GatewaySpec, to_wire
+from shardwright_api.resources import Buffer, GatewaySpec, to_wire
 
 LIVE_FIELDS: Final = frozenset({"shards", "identify", "rollout", "paused"})
 """Fields of the spec that are the operator's own: a change of them moves no pod."""
@@ -15,8 +15,12 @@ LIVE_TRANSPORT: Final = frozenset({"apiURL"})
 
 
 def canonical(spec: GatewaySpec) -> dict[str, Any]:
-    """Strip the spec of what is live, and of what stands at its default."""
-    wire = {name: value for name, value in to_wire(spec).items() if name not in LIVE_FIELDS}
+    """Strip the spec of what is live, and of what stands at its default.
+
+    The buffer is compared by value: the API server writes its defaults into objects that were stored without one.
+    """
+    skipped = LIVE_FIELDS | {"buffer"} if spec.buffer == Buffer() else LIVE_FIELDS
+    wire = {name: value for name, value in to_wire(spec).items() if name not in skipped}
     transport = {name: value for name, value in wire.pop("transport", {}).items() if name not in LIVE_TRANSPORT}
     return {**wire, "transport": transport} if transport else wire
 

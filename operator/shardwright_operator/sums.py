@@ -28,10 +28,14 @@ ANNOTATION_PARKED_CODE: Final = "shardwright.dev/parked-code"
 """On a ShardRange: the close code with which Discord refused the bot. It stands until a retry is granted or works."""
 ANNOTATION_FAILED_REVISION: Final = "shardwright.dev/failed-revision"
 """On a ShardRange: the revision to which a hand-over failed and was taken back."""
+ANNOTATION_TRIED_REVISION: Final = "shardwright.dev/tried-revision"
+"""On a ShardRange: the revision to which a hand-over was taken back once; the next time it counts as failed."""
 ANNOTATION_PACED: Final = "shardwright.dev/paced-grants"
 """On a ShardRange: how many paced grants it was given in a row, and when the last, for an operator that comes up anew."""
 ANNOTATION_STAYS: Final = "shardwright.dev/stays-on-node"
 """On a ShardRange: the UID of the pod that stays on its cordoned node, because its successor did not come up."""
+ANNOTATION_TEMPLATE: Final = "shardwright.dev/pod-template"
+"""On a ShardRange: the pod template of its revision, image included, as JSON: the gateway may have gone on since."""
 ANNOTATION_RESTART_AT: Final = "shardwright.dev/restart-at"
 """On a DiscordGateway: any text; another one rolls all pods. On a ShardRange: the text that its revision was made with."""
 ANNOTATION_PARKED_GENERATION: Final = "shardwright.dev/parked-generation"
@@ -73,9 +77,10 @@ class RangeSummary:
 
     `up`: every shard ready, held by the active pod, sinks available; whether it was heard lately is `freshness`.
     `need`: shards without a session that have not begun to identify, `under_way`: those that have. `renewals`: shards whose
-    session goes on and has another identity than the range. `open`: granted and not spent. `proof`: a shard is READY with
-    the identity of the range, so the token and these intents are known to be good. `restart_at`: what the revision was
-    made with. `gaps`: shards with a gap that is not told yet.
+    session goes on and has another identity than new ones. `open`: granted and not spent. `identity`: that with which the
+    active pod identifies. `proof`: a shard is READY with it, so the token and these intents are known to be good.
+    `moving`: about to change hands, or in the middle of it. `restart_at`: what the revision was made with. `gaps`: shards
+    with a gap that is not told yet.
     """
 
     shards: int
@@ -182,6 +187,12 @@ def _parked(shard_range: ShardRange, renewals: int) -> Parked | None:
     return Parked(shard_range.spec.first, int(noted), "", renewals > 0) if noted.isdecimal() else None
 
 
+def _as_served(config: ShardConfig, active: Pod | None) -> ShardConfig:
+    """Give the configuration with the identity that the active pod identifies with, be it an older one."""
+    known = active.identity if active is not None else ""
+    return msgspec.structs.replace(config, identity=known) if known not in {"", config.identity} else config
+
+
 def _states(rows: tuple[ShardStatus, ...], shards: int) -> tuple[tuple[ShardState, int], ...]:
     counts = Counter(row.state for row in rows)
     counts[ShardState.WAITING] += max(0, shards - len(rows))
@@ -196,12 +207,13 @@ def _sink_trouble(shard_range: ShardRange) -> str:
 def summarise(shard_range: ShardRange, active: Pod | None, freshness: Freshness) -> RangeSummary:
     """Sum a range up. `active` is the pod that `spec.activePod` names, if it exists."""
     spec, status = shard_range.spec, shard_range.status
-    rows, config = status.shards, spec.config
+    rows, config = status.shards, _as_served(spec.config, active)
     shards = len(range_of(spec))
-    holds = bool(status.holder) and status.holder == spec.active_pod and active is not None and active.usable
+    failed = shard_range.metadata.annotations.get(ANNOTATION_FAILED_REVISION) == spec.revision
+    holds = bool(status.holder) and status.holder == spec.active_pod and active is not None and not active.dead
+    changes = active is None or active.terminating or (active.revision != spec.revision and not failed)
     all_ready = sum(row.state is ShardState.READY for row in rows) >= shards
     trouble = _sink_trouble(shard_range)
-    failed = shard_range.metadata.annotations.get(ANNOTATION_FAILED_REVISION) == spec.revision
     latencies = [row.latency for row in rows if row.latency is not None]
     renewals = sum(needs_renewal(row, config) for row in rows)
     return RangeSummary(
@@ -223,7 +235,7 @@ def summarise(shard_range: ShardRange, active: Pod | None, freshness: Freshness)
         spent=status.identifies_spent,
         sessions=sum(row.session is not None for row in rows),
         proof=holds and any(row.state is ShardState.READY and same_identity(row, config) for row in rows),
-        moving=not holds or (active is not None and active.revision != spec.revision and not failed),
+        moving=not holds or changes,
         failed=failed,
         parked=_parked(shard_range, renewals),
         sink_trouble=trouble,

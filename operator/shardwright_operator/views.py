@@ -18,6 +18,10 @@ ANNOTATION_BUFFER: Final = "shardwright.dev/buffer-version"
 """On a pod: the hash of the sinks and the buffer that it was made with."""
 
 
+ANNOTATION_IDENTITY: Final = "shardwright.dev/identity"
+"""On a pod: the identity (see `sums.identity`) with which it identifies."""
+
+
 class ListMeta(Model, frozen=True, rename={"resource_version": "resourceVersion", "continue_": "continue"}):
     """Metadata of a list; `continue_` names the next page."""
 
@@ -98,6 +102,11 @@ class Pod(Model, frozen=True):
         return self.metadata.annotations.get(ANNOTATION_BUFFER, "")
 
     @property
+    def identity(self) -> str:
+        """The identity with which the pod identifies; an empty string where an older operator made the pod."""
+        return self.metadata.annotations.get(ANNOTATION_IDENTITY, "")
+
+    @property
     def range_key(self) -> RangeKey:
         """The range that the pod was made for."""
         return RangeKey(self.metadata.namespace, self.metadata.labels.get(LABEL_RANGE, ""))
@@ -126,6 +135,11 @@ class Pod(Model, frozen=True):
     def usable(self) -> bool:
         """Whether the pod may hold the range."""
         return not self.terminating and not self.dead
+
+    @property
+    def running(self) -> bool:
+        """Whether the pod's containers run, or are started again and again."""
+        return self.usable and self.status.phase == "Running" and not self.crash_looping
 
     @property
     def crash_looping(self) -> bool:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
@@ -31,8 +32,8 @@ NAME: Final = "shardwright.gap"
 MARK: Final = "gap"
 SPACING: Final = 1.0
 """Seconds between two marks at the least."""
-_MARKS: Final = 100_000
-"""Marks that are kept at most: without newer ones, older and thus earlier times are given."""
+_MARKS: Final = 1000
+"""Marks that are kept at most. Above, every second one is left out, and new ones are made half as often."""
 
 
 def rfc3339(unix: float) -> str:
@@ -51,6 +52,7 @@ class Timeline:
     def __init__(self, time: str | None = None) -> None:
         self._first = time
         self._marks: deque[_Mark] = deque()
+        self._spacing = SPACING
         self._last: float | None = None
 
     @property
@@ -62,13 +64,17 @@ class Timeline:
         """Note that the events up to `seq` came now."""
         self._last = now
         marks = self._marks
-        if (not marks or abs(now - marks[-1].time) >= SPACING) and len(marks) < _MARKS:
+        if not marks or abs(now - marks[-1].time) >= self._spacing:
             marks.append(_Mark(seq, now))
+            if len(marks) > _MARKS:
+                self._marks = deque(islice(marks, 0, None, 2))
+                self._spacing *= 2
 
     def until(self, seq: int) -> str | None:
         """Give a time no later than that of the event `seq`; asked with sequences that only rise."""
         while len(self._marks) > 1 and self._marks[1].seq <= seq:
             self._marks.popleft()
+            self._spacing = SPACING
         known = bool(self._marks) and self._marks[0].seq <= seq
         return rfc3339(self._marks[0].time) if known else self._first
 

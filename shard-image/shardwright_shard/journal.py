@@ -172,8 +172,11 @@ class Journal:
         """Held while files of the spool change."""
         self._crowded = asyncio.Event()
         self._retry_at = 0.0
+        self._hasty = 0
         self._spooled = 0
         """From this position on everything that waits is in memory."""
+        self._untidy = False
+        """Whether files that nobody needs could not be deleted."""
         self.spool: Spool | None = None
         self.refused: str | None = None
         """Why the disk takes nothing at present."""
@@ -309,8 +312,14 @@ class Journal:
                 ends.append(self.end)
                 look_at = loop.time() + pause
             waited = len(ends) > _LOOKS and self._batches and self._batches[0].position < ends[0]
-            if (waited or self.size > self._limit // 2) and not await self._move(self.end):
+            hasty = self._batches and self._batches[0].position < self._hasty
+            if (waited or hasty or self.size > self._limit // 2) and not await self._move(self.end):
                 await asyncio.sleep(max(look_at - loop.time(), 0))
+
+    def hasten(self) -> None:
+        """Have `run` write what waits without delay."""
+        self._hasty = self.end
+        self._crowded.set()
 
     async def secure(self) -> None:
         """Return when everything that waits for a sink is on disk; at once where there is no spool, or no room in it."""
@@ -371,7 +380,11 @@ class Journal:
                 try:
                     await self._in_thread(self.spool.sweep, segments)
                 except OSError as error:
-                    log.warning("the spool cannot be tidied up", extra={"error": str(error)})
+                    if not self._untidy:
+                        log.warning("the spool cannot be tidied up", extra={"error": str(error)})
+                    self._untidy = True
+                else:
+                    self._untidy = False
 
     def forsake(self) -> None:
         """Spool no more, nor read what lies on disk: nothing does, or nobody reads any more. `disk` must be free."""

@@ -107,6 +107,7 @@ class Pod:
         """Sessions that stand in the ShardRange."""
         self._fatal = asyncio.Event()
         self._failure: BaseException | None = None
+        self._failed = asyncio.Event()
         self._final: tuple[list[ShardStatus], list[SinkStatus]] | None = None
         """Cursors of an ended holding that could not be written."""
 
@@ -193,6 +194,7 @@ class Pod:
         if not task.cancelled():
             self._failure = task.exception() or ShardError(f"the task {task.get_name()} has ended")
             log.critical("a task has failed", extra={"task": task.get_name()}, exc_info=self._failure)
+            self._failed.set()
             self.stop()
 
     def _end_on_damage(self, error: Exception) -> None:
@@ -200,16 +202,17 @@ class Pod:
         if self._failure is None:
             self._failure = error
             log.critical("the spool cannot be read", extra={"error": str(error)})
+            self._failed.set()
             self.stop()
 
     async def _stand_by(self) -> bool:
         """Wait until this pod holds the range; False if it is stopped first."""
         while not self._stop.is_set():
             try:
-                self._disown()
+                await self._disown()
                 await self._release()
                 before = self.coordinator.view.status
-                if self.coordinator.view.active and await self.coordinator.take():
+                if self.coordinator.view.active and await self._take():
                     await self.keeper.open(self.coordinator.view, before=before)
                     log.info("holding the range", extra={"range": self._range_text()})
                     return True
@@ -219,12 +222,24 @@ class Pod:
             await _first(self._stop.wait(), self.coordinator.changed(), seconds=self._heartbeat())
         return False
 
-    def _disown(self) -> None:
-        """Let go of what an earlier process of this pod still stands for as the holder: its successor waits for that."""
+    async def _take(self) -> bool:
+        """Become the holder. Who is it already does not write that: `heartbeatTime` tells how old the rows are."""
+        view = self.coordinator.view
+        if view.holding and view.status.epoch == view.spec.epoch and await self.coordinator.holds():
+            return True
+        return await self.coordinator.take()
+
+    async def _disown(self) -> None:
+        """Let go of what an earlier process of this pod still stands for as the holder: its successor waits for that.
+
+        Only that process's files may know of its last session, and what waits in its spool is forwarded from here.
+        """
         view = self.coordinator.view
         if view.holding and not view.active and self._final is None:
             log.info("letting go of the range for an earlier process of this pod")
-            self._final = list(view.status.shards), list(view.status.sinks)
+            await self.keeper.open(view, before=view.status)
+            self._final = self.keeper.rows, list(view.status.sinks)
+            await self.keeper.give_up()
 
     async def _hold(self) -> None:
         """Run the shards until another pod is to hold the range, or this one is stopped."""
@@ -256,9 +271,10 @@ class Pod:
                 return _End.RELEASED
             if any(task.done() for task in tasks):
                 return self._why_ended(tasks)
-            told = self._stop.wait() if leave_at is None else asyncio.sleep(leave_at - self._now())
+            over = [] if leave_at is None else [asyncio.sleep(leave_at - self._now())]
+            told = self._stop if leave_at is None else self._failed
             try:
-                await _first(told, self.coordinator.changed(), *(_done(task) for task in tasks))
+                await _first(*over, told.wait(), self.coordinator.changed(), *(_done(task) for task in tasks))
             except RangeGone:
                 return _End.GONE
             self._nudge_shards()

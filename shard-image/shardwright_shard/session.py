@@ -244,6 +244,11 @@ class Session:
         return Session(self.config, random=self._random, wall=self.wall, replaces=self)
 
     @property
+    def stands_by(self) -> bool:
+        """Whether this is a successor that has not had READY: the session that it is to replace still counts."""
+        return self._replaces is not None
+
+    @property
     def outdated(self) -> bool:
         """Whether the session was identified as something else than the config says: it is to be renewed."""
         old, new = self.resumable, self.config

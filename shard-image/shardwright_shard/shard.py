@@ -312,7 +312,7 @@ class Shard:
 
     async def _secure(self) -> None:
         """Let the tail of the session before reach the disk, before an IDENTIFY makes it the only copy."""
-        if self.session.ending is not None:
+        if self.session.ending is not None or self._replaces is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SECURE_TIMEOUT):
                     await self._around.journal.secure()
@@ -431,7 +431,7 @@ class Shard:
     def _after(self) -> None:
         """Carry out what the session left after an input."""
         session, connection = self.session, self.connection
-        if self._replaces is not None and session.resumable is not None:
+        if self._replaces is not None and not session.stands_by:
             self._take_the_place_of(self._replaces)
         if session.events:
             assert session.source is not None
@@ -459,6 +459,7 @@ class Shard:
         now, before = old.traffic(), self.inflater_bytes
         self.inflater_bytes = (now[0] + before[0], now[1] + before[1])
         self._around.renewed(old, self)
+        self._around.journal.hasten()  # what came since the IDENTIFY is the only copy from now on
         old.end(Input.DELETE)
         old.stop_timer()
 

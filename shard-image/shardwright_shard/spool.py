@@ -6,19 +6,24 @@ is a *chunk*: events of consecutive journal positions, at most about `CHUNK` byt
 in memory holds a chunk's positions and place, and each session's last sequence in it, but no event: a gigabyte of events
 costs some megabytes of memory.
 
-What is guaranteed: after `write` returned, its chunks are on disk (fsync). What stands on disk is a run of positions
-without a hole, oldest first. `scan` gives what is there after a crash: a record that is cut short or damaged, and
-everything after it, is cut off, with a log line; a foreign or unreadable segment is dropped likewise.
+What is guaranteed: after `write` returned, its chunks are on disk (fsync), oldest first. Positions only rise. Where some
+are left out, every sink had acknowledged all up to there, some of it from memory: what lies before is of no use any more.
+`scan` gives what is there after a crash: a record that is cut short or damaged, and everything after it, is cut off, with
+a log line, the last file first, so that a second crash finds the damage again. A foreign segment is dropped likewise.
+What cannot be read counts as damaged once it was tried `_TRIES` times; another failure of `scan` leaves all as it is.
 
 Who calls: the journal writes (`write`, in a thread), reads (`load`, on the event loop: one chunk from the page cache)
 and lets go (`release`). A segment is only deleted by `sweep`, after the checkpoint that covers its events is on disk.
-`write`, `scan`, `sweep` are never called at the same time. On failure `write` raises `OSError` and has changed nothing.
+`write`, `scan`, `sweep` are never called at the same time. On failure `write` raises `OSError` and has changed nothing:
+what it left on disk is removed at once, or before anything else is written.
 
 When full: `room` is what may still be written; at 80 % of the limit it is 0, and the journal keeps the rest in memory.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import struct
@@ -44,6 +49,7 @@ SEGMENT: Final = 16 * 1024 * 1024
 SHARE: Final = 0.8
 """Of the volume's size limit: an emptyDir above it gets its pod evicted."""
 _CACHED: Final = 4
+_TRIES: Final = 3
 _FRAME: Final = struct.Struct("<III")  # head's length, body's length, checksum of both
 
 
@@ -81,14 +87,14 @@ class _Part(msgspec.Struct, array_like=True):
 
 
 class Segment:
-    """One file. `live` counts its chunks that somebody still needs."""
+    """One file of `size` bytes, of which the first `kept` were synced. `live`: its chunks that somebody still needs."""
 
-    __slots__ = ("descriptor", "live", "path", "size")
+    __slots__ = ("descriptor", "kept", "live", "path", "size")
 
     def __init__(self, path: Path, descriptor: int, size: int = 0) -> None:
         self.path = path
         self.descriptor = descriptor
-        self.size = size
+        self.size = self.kept = size
         self.live = 0
 
 
@@ -124,6 +130,10 @@ class _Record(NamedTuple):
     head: bytes
     body: bytes
 
+    @property
+    def size(self) -> int:
+        return _FRAME.size + len(self.head) + len(self.body)
+
 
 class Spool:
     """The segments in a directory. `limit`: bytes of its volume; `binding`: whose events these are."""
@@ -147,19 +157,18 @@ class Spool:
     # --- writing ------------------------------------------------------------------------------------------------
 
     def write(self, batches: list[Batch]) -> list[Chunk]:
-        """Append whole batches, at positions without a hole, and sync them. Raise `OSError`, with nothing changed."""
-        made: list[Chunk] = []
-        began = self._current
-        before = began.size if began is not None else 0
+        """Append whole batches and sync them. Raise `OSError`, with nothing changed."""
+        self._undo()
         try:
-            for parts in _chunks(batches):
-                segment = self._writable()
-                made.append(self._append(segment, parts))
+            made = [self._append(self._writable(), parts) for parts in _chunks(batches)]
             if self._current is not None:
                 os.fsync(self._current.descriptor)
         except OSError:
-            self._undo(began, before)
+            with contextlib.suppress(OSError):
+                self._undo()
             raise
+        for segment in self._segments:
+            segment.kept = segment.size
         return made
 
     def _writable(self) -> Segment:
@@ -200,17 +209,14 @@ class Spool:
             size=size,
         )
 
-    def _undo(self, began: Segment | None, before: int) -> None:
-        """Cut off what a failed write left."""
-        while self._segments and self._segments[-1] is not began:
-            _remove(self._segments.pop())
-        self._current = began
-        if began is not None:
-            try:
-                os.ftruncate(began.descriptor, before)
-                began.size = before
-            except OSError:
-                self._current = None  # never append behind rubbish: the next write begins a segment
+    def _undo(self) -> None:
+        """Remove what a failed write left. Raise `OSError`: nothing may be written behind it."""
+        for segment in self._segments[::-1]:
+            if not segment.kept:
+                self._remove(segment)
+            elif segment.size > segment.kept:
+                os.ftruncate(segment.descriptor, segment.kept)
+                segment.size = segment.kept
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -221,10 +227,9 @@ class Spool:
             self._cache.move_to_end(chunk)
             return found
         raw = os.pread(chunk.segment.descriptor, chunk.size, chunk.offset)
-        _, _, body = _parse(raw, 0)
         found = []
         position = chunk.position
-        for part in _decoded(body, list[_Part]):
+        for part in _decoded(_parse(raw, 0).body, list[_Part]):
             source = chunk.lasts[part.share][0]
             batch = Batch(position=position, source=source, events=part.events, time=part.time)
             position = batch.end
@@ -242,23 +247,27 @@ class Spool:
     # --- after a crash, and at the end --------------------------------------------------------------------------
 
     def scan(self) -> list[Chunk]:
-        """Open what is there and give its chunks, oldest first. Called once, before all else. Raise `OSError`."""
+        """Open what is there and give its chunks, oldest first. Called once, before all else.
+
+        Raise `OSError`: then this spool cannot be used, and intact files are as they were.
+        """
         paths = sorted(self._directory.glob("[0-9]*.events")) if self._directory.is_dir() else []
         chunks: list[Chunk] = []
-        for index, path in enumerate(paths):
-            self._next = int(path.stem) + 1
-            segment = Segment(path, os.open(path, os.O_RDWR), path.stat().st_size)
-            try:
-                self._scan_segment(segment, chunks)
-            except Damaged as error:
-                self._cut(segment, chunks[-1] if segment.live else None, str(error))
-                _drop(paths[index + 1 :])
-                return chunks
-            finally:
-                if segment.live:
-                    self._segments.append(segment)
-                else:
-                    _remove(segment)
+        try:
+            for index, path in enumerate(paths):
+                self._next = int(path.stem) + 1
+                segment = Segment(path, os.open(path, os.O_RDWR), path.stat().st_size)
+                self._segments.append(segment)
+                try:
+                    self._scan_segment(segment, chunks)
+                except Damaged as error:
+                    self._drop(paths[index + 1 :])
+                    self._cut(segment, chunks[-1] if segment.live else None, str(error))
+                    break
+            self.sweep([segment for segment in self._segments if not segment.live])
+        except OSError:
+            self.close()
+            raise
         return chunks
 
     def _scan_segment(self, segment: Segment, chunks: list[Chunk]) -> None:
@@ -268,20 +277,28 @@ class Spool:
         found = _decoded(owner.head, _Owner) if owner is not None else None
         if found is not None and found != _Owner(FORMAT, self._binding):
             raise Damaged(f"it is of format {found.format} and belongs to {found.binding}")
-        for offset, raw, body in records:
-            head = _decoded(raw, _Head)
-            if chunks and head.position != chunks[-1].end:
-                raise Damaged("it does not begin where the one before it ends")
+        for record in records:
+            head = _checked_head(record)
+            end = chunks[-1].end if chunks else head.position
+            if head.position < end:
+                raise Damaged("it begins before the one before it ends")
+            if head.position > end:
+                self._forget(chunks)  # every sink had acknowledged all up to here
             chunk = Chunk(
                 position=head.position,
                 end=head.end,
                 lasts=tuple((self._source(share), share.last) for share in head.shares),
                 segment=segment,
-                offset=offset,
-                size=_FRAME.size + len(raw) + len(body),
+                offset=record.offset,
+                size=record.size,
             )
             chunks.append(chunk)
             segment.live += 1
+
+    def _forget(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            self.release(chunk)
+        chunks.clear()
 
     def _source(self, share: _Share) -> Source:
         """Give the one source that stands for a session in this spool."""
@@ -297,20 +314,31 @@ class Spool:
         extra = {"file": segment.path.name, "at": end, "bytes": segment.size - end, "why": why}
         log.warning("the spool is cut off where it cannot be read", extra=extra)
         os.ftruncate(segment.descriptor, end)
-        segment.size = end
+        segment.size = segment.kept = end
+
+    def _drop(self, paths: list[Path]) -> None:
+        """Delete files behind damage, the last one first: a hole before intact ones would pass for acknowledged."""
+        for path in reversed(paths):
+            log.warning("a file of the spool is dropped: it lies behind damage", extra={"file": path.name})
+            path.unlink()
+            sync_directory(self._directory)
 
     def dead(self) -> list[Segment]:
-        """List the segments that nobody needs as of now."""
-        return [segment for segment in self._segments if not segment.live]
+        """List the segments that nobody needs as of now; one that is being written for the first time is none of them."""
+        return [segment for segment in self._segments if segment.kept and not segment.live]
 
     def sweep(self, segments: list[Segment]) -> None:
         """Delete segments, unless they are in use again. Raise `OSError`."""
         for segment in segments:
             if not segment.live:
-                self._segments.remove(segment)
-                if segment is self._current:
-                    self._current = None
-                _remove(segment)
+                self._remove(segment)
+
+    def _remove(self, segment: Segment) -> None:
+        segment.path.unlink(missing_ok=True)  # first: where it fails, the segment is tried again
+        self._segments.remove(segment)
+        if segment is self._current:
+            self._current = None
+        os.close(segment.descriptor)
 
     def close(self) -> None:
         """Close all files; what is there stays."""
@@ -353,9 +381,9 @@ def _write(segment: Segment, head: bytes, body: bytes) -> tuple[int, int]:
     """Write one record behind the last; give its place. Raise `OSError`."""
     record = _FRAME.pack(len(head), len(body), crc32(body, crc32(head))) + head + body
     offset, rest = segment.size, memoryview(record)
+    segment.size += len(record)  # first, so that what a failed write left is known
     while rest:
-        rest = rest[os.pwrite(segment.descriptor, rest, offset + len(record) - len(rest)) :]
-    segment.size += len(record)
+        rest = rest[os.pwrite(segment.descriptor, rest, segment.size - len(rest)) :]
     return offset, len(record)
 
 
@@ -375,13 +403,39 @@ def _parse(raw: bytes, offset: int) -> _Record:
 
 
 def _records(segment: Segment) -> Iterator[_Record]:
-    """Read a segment record by record."""
-    raw = os.pread(segment.descriptor, segment.size, 0)
+    """Read a segment record by record. Raise `Damaged` or `OSError`."""
+    raw = _read(segment)
     offset = 0
-    while offset < len(raw):
+    while offset < segment.size:
         record = _parse(raw, offset)
         yield record
-        offset += _FRAME.size + len(record.head) + len(record.body)
+        offset += record.size
+
+
+def _read(segment: Segment) -> bytes:
+    """Read a segment as far as the disk gives it. Raise `OSError` where that is not about the disk."""
+    parts: list[bytes] = []
+    size = failures = 0
+    while size < segment.size and failures < _TRIES:
+        try:
+            parts.append(os.pread(segment.descriptor, segment.size - size, size))
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            failures += 1
+        else:
+            size += len(parts[-1])
+            failures += not parts[-1]
+    return b"".join(parts)
+
+
+def _checked_head(record: _Record) -> _Head:
+    """Give a chunk's head. Raise `Damaged` unless the body can be read and fits."""
+    head, parts = _decoded(record.head, _Head), _decoded(record.body, list[_Part])
+    count = sum(len(part.events) for part in parts)
+    if count != head.end - head.position or any(part.share >= len(head.shares) for part in parts):
+        raise Damaged("a record does not hold what its head says")
+    return head
 
 
 def _decoded(raw: bytes, kind: type[_T]) -> _T:
@@ -390,17 +444,6 @@ def _decoded(raw: bytes, kind: type[_T]) -> _T:
         return msgspec.msgpack.decode(raw, type=kind)
     except msgspec.MsgspecError as error:
         raise Damaged(f"a record cannot be decoded: {error}") from None
-
-
-def _remove(segment: Segment) -> None:
-    os.close(segment.descriptor)
-    segment.path.unlink(missing_ok=True)
-
-
-def _drop(paths: list[Path]) -> None:
-    for path in paths:
-        log.warning("a file of the spool is dropped: it lies behind damage", extra={"file": path.name})
-        path.unlink()
 
 
 def sync_directory(directory: Path) -> None:

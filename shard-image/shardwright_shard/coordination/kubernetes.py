@@ -180,8 +180,8 @@ class KubernetesCoordinator:
                 await self._patch({"status": change}, PatchType.MERGE)
 
     async def release(self, shards: list[ShardStatus], sinks: list[SinkStatus]) -> None:
-        """Write the final checkpoint and an empty holder, if what is stored names us as the holder."""
-        await self._write_as_holder(self._rows(shards, sinks) | {"holder": ""}, holder="")
+        """Write the final checkpoint, an empty holder and no spool, if what is stored names us as the holder."""
+        await self._write_as_holder(self._rows(shards, sinks) | {"holder": "", "spoolBytes": 0}, holder="")
 
     async def spend(self) -> bool:
         """Pay for one identify, if what is stored allows it."""

@@ -253,11 +253,12 @@ class LocalCoordinator:
         self._write(standby=kept | {self._pod: entry})
 
     async def release(self, shards: list[ShardStatus], sinks: list[SinkStatus]) -> None:
-        """Write the final checkpoint and an empty holder."""
+        """Write the final checkpoint, an empty holder and no spool."""
         if self._range().status.holder == "":
             return
         self._held()
-        self._write(heartbeat_time=self._cluster.wall(), shards=tuple(shards), sinks=tuple(sinks), holder="")
+        now = self._cluster.wall()
+        self._write(heartbeat_time=now, shards=tuple(shards), sinks=tuple(sinks), spool_bytes=0, holder="")
 
     async def spend(self) -> bool:
         """Pay for one identify if the live state allows it."""

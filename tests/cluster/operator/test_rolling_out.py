@@ -35,7 +35,7 @@ async def test_a_change_of_the_pods_is_handed_over_range_by_range(running):
     assert [metadata["labels"].get("team") for metadata in staying] == ["discord"] * 3
 
 
-async def test_a_revision_that_does_not_take_over_is_taken_back_and_stops_the_rollout(running):
+async def test_a_revision_that_twice_does_not_take_over_is_taken_back_and_stops_the_rollout(running):
     await running.put_secret()
     await running.apply()
     await running.ready()
@@ -50,7 +50,7 @@ async def test_a_revision_that_does_not_take_over_is_taken_back_and_stops_the_ro
 
     running.pods._act = bad_pods_only_stand_by
     await running.patch("dgw", "mybot", {"spec": {"pod": {"labels": {"team": "discord"}}}})
-    _, _, message = await running.until_condition("Progressing", "False", "HandOverFailed", seconds=60)
+    _, _, message = await running.until_condition("Progressing", "False", "HandOverFailed", seconds=180)
     assert "mybot-4-0-1" in message
     await running.ready()
     await asyncio.sleep(3)

@@ -5,9 +5,10 @@ import datetime as dt
 import json
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
-from shardwright_api.resources import Buffer, VolumeClaim
+from shardwright_api.resources import Buffer, ShardState, VolumeClaim
 from shardwright_operator import render
 from shardwright_operator.actions import Create, PatchRange
 from shardwright_operator.asker import Asker
@@ -23,6 +24,7 @@ from shardwright_operator.lists import Lists
 from shardwright_operator.memory import Memory, Paces
 from shardwright_operator.plan_bot import BotPlan, Grant, grant_pace
 from shardwright_operator.plan_gateway import plan_gateway
+from shardwright_operator.range_controller import RangeController
 from shardwright_operator.secret_reader import SecretReader
 from shardwright_operator.settings import Settings
 from shardwright_operator.store import Store
@@ -172,10 +174,89 @@ def test_an_operator_that_comes_up_anew_keeps_the_pace():
     count, age = paced_before(f"4 {builders.NOW}", later)
     assert (count, age) == (4, 20.0)
     paces = Paces(grant_pace)
-    paces.restore(builders.key(), count, 1000.0 - age)
+    paces.restore(builders.key(), count, age, 1000.0)
     assert paces.wait(builders.key(), 1000.0) == grant_pace(4) - 20.0
     for nonsense in ("", "four", "4", "4 yesterday", "4 2026-01-02"):
         assert paced_before(nonsense, later) == (0, 0.0)
+
+
+def test_a_pace_that_ran_out_long_ago_is_not_taken_up():
+    paces, key = Paces(grant_pace), builders.key()
+    paces.restore(key, 9, grant_pace(9) - 1.0, 5000.0)
+    assert paces.wait(key, 5000.0) == 1.0, "longer than ten minutes, and still to be kept"
+    paces.reset(key)
+    paces.restore(key, 6, 30 * 86400.0, 5000.0)
+    assert paces.count(key) == 0
+
+
+def test_a_range_that_is_made_anew_under_the_same_name_has_no_pace_yet():
+    store = Store(clock=lambda: 0.0, enqueue=lambda _: None)
+    kube = MemoryKube()
+    bots = BotController(
+        store=store,
+        memory=Memory(clock=lambda: 0.0),
+        secrets=SecretReader(kube),
+        asker=Asker(None),
+        executor=None,
+        enqueue=lambda _: None,
+    )
+    store.put_range(builders.serving())
+    bots._range(builders.key(), None)
+    for _ in range(5):
+        bots._paces.note(builders.key(), 0.0)
+    assert bots._range(builders.key(), None).one_at_a_time
+    store.drop_range(builders.key(), "range-uid-0")
+    store.put_range(builders.serving(uid="another"))
+    assert not bots._range(builders.key(), None).one_at_a_time
+
+
+# --- cordons
+
+
+@pytest.fixture
+def controller(kube, executor):
+    return RangeController(
+        store=Store(clock=lambda: 0.0, enqueue=lambda _: None),
+        memory=Memory(clock=lambda: 0.0),
+        secrets=SecretReader(kube),
+        executor=executor,
+        enqueue=lambda _: None,
+    )
+
+
+@pytest.mark.parametrize(("state", "moves"), [(ShardState.PARKED, True), (ShardState.WAITING, False)])
+def test_a_range_that_discord_refuses_keeps_no_other_on_its_cordoned_node(controller, state, moves):
+    store = controller._store
+    store.put_pod(builders.pod())
+    store.put_range(builders.serving())
+    other = builders.serving(2, 3, active_pod="pod-b")
+    store.put_pod(builders.pod("pod-b", of=other))
+    store.put_range(
+        builders.with_status(other, holder="pod-b", shards=builders.rows(other, state, session=None, close=4014))
+    )
+    assert controller._may_move(builders.key(), builders.wanted()) is moves
+
+
+async def test_the_pace_of_pods_begins_anew_when_all_is_well_not_while_one_is_awaited(controller):
+    store, key = controller._store, builders.key()
+    controller._memory.wanted[KEY] = builders.wanted()
+    store.put_pod(builders.pod())
+    store.put_pod(builders.pod("pod-b", incarnation=2, revision="new"))
+    of = builders.serving(revision="new")
+    for version, beat in (("11", builders.NOW), ("12", "2026-01-02T03:04:10Z")):
+        meta = msgspec.structs.replace(of.metadata, resource_version=version)
+        store.put_range(builders.with_status(msgspec.structs.replace(of, metadata=meta), heartbeat_time=beat))
+    assert store.summaries[key].ready
+    controller._launches.note(key, 0.0)
+    controller._replacements.note(key, 0.0)
+    await controller.look_at(key)
+    assert controller._replacements.count(key) == 1
+    assert controller._launches.count(key) == 0, "should the active pod be lost now, its successor is made at once"
+    store.drop_pod(builders.pod("pod-b", incarnation=2, revision="new"))
+    meta = msgspec.structs.replace(of.metadata, resource_version="13")
+    store.put_range(builders.with_spec(msgspec.structs.replace(of, metadata=meta), revision=builders.REVISION))
+    await controller.look_at(key)
+    assert controller._replacements.count(key) == 0
 
 
 # --- kopf

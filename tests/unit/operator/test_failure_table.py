@@ -6,9 +6,10 @@ import pytest
 
 from shardwright_api.resources import ShardState
 from shardwright_operator.memory import Paces
-from shardwright_operator.plan_range import launch_pace, leaves_node, plan_range
+from shardwright_operator.plan_range import ALL_IS_WELL, RETRY_AFTER, awaited, launch_pace, leaves_node, plan_range
 from shardwright_operator.silence import Since
-from shardwright_operator.sums import ANNOTATION_FAILED_REVISION, ANNOTATION_STAYS
+from shardwright_operator.sums import ANNOTATION_FAILED_REVISION, ANNOTATION_STAYS, ANNOTATION_TRIED_REVISION
+from shardwright_operator.views import range_key
 from unit.operator import builders
 from unit.operator.world import World
 
@@ -47,7 +48,7 @@ def test_the_operator_dies_at_any_step_and_its_successor_goes_on(steps):
                 world.act(uid)
         else:
             world.operate()
-    world.since, world.launches = Since(), Paces(launch_pace)
+    world.since, world.launches, world.replacements = Since(), Paces(launch_pace), Paces(launch_pace)
     end(world, pod=B)
     assert world.made == 1
 
@@ -92,8 +93,35 @@ def test_b_does_not_come_up_and_a_takes_the_range_back_after_ten_seconds():
     while world.range.spec.active_pod == B:
         world.round(1.0)
     assert 10 <= world.now - let_go <= 13
+    assert ANNOTATION_FAILED_REVISION not in world.range.metadata.annotations, "it is tried once more"
+    taken_back = world.now
+    while world.range.spec.active_pod == A:
+        world.round(1.0)
+    assert RETRY_AFTER <= world.now - taken_back <= RETRY_AFTER + 3
     end(world, pod=A)
     assert world.range.metadata.annotations[ANNOTATION_FAILED_REVISION] == "new"
+
+
+def test_a_revision_is_not_blamed_for_a_node_that_died_at_the_switch():
+    world = rolling()
+    while world.range.spec.active_pod == A:
+        world.operate()
+        if world.range.spec.active_pod == A:
+            world.act(B)
+    world.actors[B].cut = True
+    while world.range.spec.active_pod == B:
+        world.round(1.0)
+    world.vanish(B)
+    end(world, pod="made-2")
+    assert ANNOTATION_FAILED_REVISION not in world.range.metadata.annotations
+
+
+def test_a_pod_whose_node_is_lost_at_the_switch_is_given_up_at_once():
+    of = builders.with_status(builders.serving(active_pod=B, revision="new"), holder="")
+    pods = [builders.pod(A), builders.pod(B, incarnation=2, revision="new")]
+    plan = plan_range(builders.range_seen(of, pods, lost=frozenset({B})))
+    assert plan.row == "the active pod is lost, another could work"
+    assert plan.actions[0].annotations == {}
 
 
 def test_both_die_and_a_new_incarnation_resumes_from_the_checkpoint():
@@ -149,9 +177,98 @@ def test_a_pod_whose_successor_elsewhere_does_not_come_up_stays_on_its_cordoned_
 
 def test_a_cordon_waits_for_its_turn():
     seen = builders.range_seen(builders.serving(), [builders.pod()], cordoned=frozenset({A}), may_move=False)
-    assert leaves_node(seen)
+    assert not leaves_node(seen)
     assert plan_range(seen).row == "the active pod is outdated, and must wait for its turn"
     assert plan_range(replace(seen, may_move=True)).row == "the active pod is outdated"
+    begun = builders.range_seen(
+        builders.serving(), [builders.pod(), builders.pod("pod-b", incarnation=2)], cordoned={A}, may_move=False
+    )
+    assert leaves_node(begun), "what has begun counts, whatever happens to other ranges"
+
+
+def until_b_is_to_take(world):
+    """Go on until A has let go, and B is named active and does not take the range."""
+    while world.range.spec.active_pod == A or world.range.status.holder:
+        world.operate()
+        for uid in set(world.pods) - {A}:
+            world.actors[uid].shy = True
+        for uid in list(world.pods):
+            world.act(uid)
+
+
+def test_a_stays_until_b_holds_though_the_spec_changes_again():
+    world = rolling(broken_revisions={"newer"})
+    until_b_is_to_take(world)
+    world.write(builders.with_spec(world.range, revision="newer"))
+    world.settle(200)
+    assert world.range.status.holder == A
+    assert world.range.metadata.annotations[ANNOTATION_TRIED_REVISION] == "new", "not the one that was not tried"
+
+
+def test_a_stays_until_b_holds_though_its_node_is_cordoned_too():
+    world = serving(cordoned={"node-1"})
+    until_b_is_to_take(world)
+    world.cordoned.add("node-2")
+    world.full = True
+    world.settle(200)
+    assert world.range.status.holder == A
+
+
+def test_a_takes_the_range_back_though_its_node_was_uncordoned_in_between():
+    world = serving(cordoned={"node-1"})
+    until_b_is_to_take(world)
+    world.cordoned.clear()
+    end(world, pod=A)
+    assert ANNOTATION_STAYS not in world.range.metadata.annotations
+
+
+def test_nobody_gives_the_range_back_to_a_pod_on_a_lost_node():
+    of = builders.with_status(builders.serving(active_pod=B), holder=B, shards=())
+    pods = [builders.pod(A), builders.pod(B, incarnation=2)]
+    assert plan_range(builders.range_seen(of, pods, released_for=60.0)).row.startswith("the new pod did not come up")
+    lost = builders.range_seen(of, pods, released_for=60.0, lost=frozenset({A}))
+    assert plan_range(lost).row == ALL_IS_WELL
+
+
+def test_a_spec_that_mends_the_successor_of_a_lost_pod_reaches_the_range():
+    world = serving(full=True)
+    world.vanish(A)
+    for _ in range(20):
+        world.round()
+    assert (world.range.spec.active_pod, world.range.status.holder) == (B, A)
+    world.full = False
+    world.write(builders.with_spec(world.range, revision="mended"))
+    end(world, pod="made-2")
+
+
+def test_what_waited_in_a_drained_pod_holds_nobody_back():
+    world = serving(full=True)
+    world.write_status(spool_bytes=500)
+    world.replace_pod(world.pods[A], deletion=builders.NOW)
+    for _ in range(20):
+        world.round()
+    assert (world.range.spec.active_pod, world.range.status.holder) == (B, "")
+    world.full = False
+    world.write(builders.with_spec(world.range, revision="mended"))
+    end(world, pod="made-2")
+
+
+def test_pods_that_the_kubelet_refuses_are_made_ever_more_rarely_and_told_of_as_stalled():
+    world, waited = rolling(), Since()
+    key, held = range_key(world.range), 0.0
+    for _ in range(150):
+        world.round()
+        for uid in set(world.pods) - {A}:
+            world.replace_pod(world.pods[uid], phase="Failed")
+            world.actors[uid].cut = True
+        held = waited.held(key, "awaited", awaited(world.observe()), world.now)
+    assert world.range.status.holder == A
+    assert 4 < world.made < 12
+    assert held > 250, "the clock goes on from one pod to the next"
+    world.replace_pod(world.pods[A], deletion=builders.NOW)
+    before = world.made
+    world.operate()
+    assert world.made == before + 1, "a pod that is drained has its successor at once all the same"
 
 
 def test_a_drained_pod_holds_on_until_its_successor_stands_by():
@@ -168,6 +285,11 @@ def test_a_drained_pod_holds_on_until_its_successor_stands_by():
     assert world.range.spec.active_pod == B
     world.actors[A].slow = False
     end(world, pod=B)
+
+
+def test_a_drained_pod_that_serves_on_is_up_and_its_range_counts_as_moving():
+    summary = builders.summary(builders.serving(), [builders.pod(terminating=True)])
+    assert (summary.up, summary.moving) == (True, True)
 
 
 def test_a_drained_pod_that_lets_go_at_once_is_succeeded_at_once():

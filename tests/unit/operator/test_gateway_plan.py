@@ -6,6 +6,7 @@ import pytest
 from shardwright_api.discord import CloseCode
 from shardwright_api.resources import (
     Compression,
+    GatewaySpec,
     GatewayStatus,
     Identify,
     PodTemplate,
@@ -14,6 +15,7 @@ from shardwright_api.resources import (
     ShardState,
     StdoutSink,
     Transport,
+    to_wire,
 )
 from shardwright_operator.actions import Apply, Batch, Create, PatchRange, WriteStatus
 from shardwright_operator.asker import NOT_ASKED, Verdict
@@ -23,7 +25,12 @@ from shardwright_operator.observed import BudgetVerdict
 from shardwright_operator.plan_gateway import plan_gateway
 from shardwright_operator.render import shard_config
 from shardwright_operator.revision import revision
-from shardwright_operator.sums import ANNOTATION_FAILED_REVISION, ANNOTATION_RESTART_AT
+from shardwright_operator.sums import (
+    ANNOTATION_FAILED_REVISION,
+    ANNOTATION_RESTART_AT,
+    ANNOTATION_TEMPLATE,
+    ANNOTATION_TRIED_REVISION,
+)
 from shardwright_operator.tokens import TokenProblem, TokenState
 from unit.operator import builders
 
@@ -148,13 +155,22 @@ def test_max_concurrency_changes_only_while_nobody_is_about_to_identify():
     assert [patch.spec.max_concurrency for patch in patches(plan(ranges=layout(), answer=more))] == [16, 16]
     needy = builders.with_status(layout()[0], shards=())
     assert patches(plan(ranges=[needy, layout()[1]], answer=more)) == []
+    queued = builders.rows(layout()[0], ShardState.IDENTIFYING, session=None)
+    assert patches(plan(ranges=[builders.with_status(layout()[0], shards=queued), layout()[1]], answer=more)) == []
+    renewing = builders.rows(layout()[0], identity="old")
+    assert patches(plan(ranges=[builders.with_status(layout()[0], shards=renewing), layout()[1]], answer=more)) == []
 
 
 def test_a_new_revision_goes_to_one_range_at_a_time():
     (patch,) = patches(plan(NEW, layout()))
     assert patch.base.spec.first == 0
     assert patch.spec.revision == revision(NEW.spec)
-    assert patch.annotations == {ANNOTATION_FAILED_REVISION: None, ANNOTATION_RESTART_AT: None}
+    assert patch.annotations == {
+        ANNOTATION_FAILED_REVISION: None,
+        ANNOTATION_TRIED_REVISION: None,
+        ANNOTATION_RESTART_AT: None,
+        ANNOTATION_TEMPLATE: '{"image":"shard:1","labels":{"team":"x"}}',
+    }
 
 
 def test_the_next_range_waits_while_one_is_in_a_hand_over_or_not_up():
@@ -279,11 +295,22 @@ def test_ranges_of_an_older_operator_are_told_apart_by_what_they_were_rendered_w
 
 
 def test_a_paused_gateway_is_only_reported():
-    paused = builders.gateway(paused=True, intents=("GUILDS",), identify=Identify(hold=True))
+    paused = builders.gateway(paused=True, intents=("GUILDS",))
     made = plan(paused, [layout()[0]])
     assert {type(action).__name__ for action in flat(made)} <= {"WriteStatus", "Announce"}
     assert made.wanted.paused
     assert progressing(made)[:2] == ("False", "Paused")
+
+
+def test_the_emergency_stop_works_while_paused():
+    ranges, answer = layout(), builders.answer(max_concurrency=16)
+    stopped = patches(plan(builders.gateway(paused=True, identify=Identify(hold=True)), ranges, answer=answer))
+    assert [patch.spec for patch in stopped] == [msgspec.structs.replace(one.spec, hold=True) for one in ranges]
+    paused = builders.gateway(paused=True)
+    assert len(patches(plan(paused, ranges, refused="4004"))) == 2
+    held = budget(50, held=frozenset({builders.key(2, 3)}))
+    assert [patch.base.spec.first for patch in patches(plan(paused, ranges, budget=held))] == [2]
+    assert patches(plan(paused, layout(hold=True), budget=budget())) == [], "nothing is released"
 
 
 def restarted(text):
@@ -334,7 +361,8 @@ def test_as_many_ranges_change_at_once_as_the_rollout_says():
     moving = [builders.with_spec(ranges[0], revision=revision(of.spec)), *ranges[1:]]
     assert [one.base.spec.first for one in patches(plan(of, moving))] == [2]
     node = frozenset({builders.key(6, 7, 8)})
-    assert patches(plan(of, moving, handed_over=node)) == []
+    leaving = patches(plan(of, moving, handed_over=node))
+    assert [one.base.spec.first for one in leaving] == [6], "one that leaves its node takes the revision along"
 
 
 def test_a_pod_that_does_not_get_ready_stops_the_rollout():
@@ -343,6 +371,49 @@ def test_a_pod_that_does_not_get_ready_stops_the_rollout():
     moving = [builders.with_spec(ranges[0], revision=revision(of.spec)), *ranges[1:]]
     assert len(patches(plan(of, moving))) == 2
     assert patches(plan(of, moving, stalled=frozenset({builders.key(0, 1, 8)}))) == []
+
+
+def blips(of):
+    """Nobody holds this range for a moment."""
+    return builders.with_status(of, holder="")
+
+
+def test_a_range_that_blips_does_not_get_a_revision_that_is_not_proven_elsewhere():
+    (first, second), rev = layout(), revision(NEW.spec)
+    rolled = builders.with_spec(first, revision=rev)
+    annotated = msgspec.structs.replace(rolled.metadata, annotations={ANNOTATION_FAILED_REVISION: rev})
+    failed = msgspec.structs.replace(rolled, metadata=annotated)
+    old, new = pods(first, second), [builders.pod("pod-0", of=rolled, revision=rev), *pods(second)]
+    assert patches(plan(NEW, [failed, blips(second)], old)) == []
+    down = builders.with_status(rolled, shards=(builders.row(0), builders.row(1, ShardState.RESUMING)))
+    assert patches(plan(NEW, [down, blips(second)], new)) == []
+    assert patches(plan(NEW, [rolled, blips(second)], new, stalled=frozenset({builders.key()}))) == []
+
+
+@pytest.mark.parametrize("refused", [None, 4014])
+def test_a_range_that_blips_does_not_get_an_identity_that_is_not_proven_elsewhere(refused):
+    second = layout()[1]
+    renewing = reidentifying(INTENTS, 0, builders.row(0, refused=refused), builders.row(1))
+    its_pods = [builders.pod("pod-0", of=renewing, revision=revision(INTENTS.spec)), *pods(second)]
+    assert patches(plan(INTENTS, [renewing, blips(second)], its_pods, budget=budget())) == []
+
+
+def test_an_identity_that_comes_in_mid_rollout_goes_to_one_range_alone():
+    of = parallel(3, shards=Shards(count=8, per_pod=2), intents=("GUILDS",))
+    ranges, changed = layout(4, total=8), []
+    its_pods = pods(*ranges)
+    ranges = [builders.with_spec(one, revision="mid") if one.spec.first < 6 else one for one in ranges]
+    for _ in range(4):
+        specs = {patch.base.spec.first: patch.spec for patch in patches(plan(of, ranges, its_pods, budget=budget()))}
+        changed += specs
+        ranges = [msgspec.structs.replace(one, spec=specs.get(one.spec.first, one.spec)) for one in ranges]
+    assert changed == [0]
+
+
+def test_a_hand_over_off_a_node_that_stalls_takes_the_next_revision_as_its_cure():
+    stalled = frozenset({builders.key(2, 3)})
+    (patch,) = patches(plan(NEW, layout(), stalled=stalled, handed_over=stalled))
+    assert patch.base.spec.first == 2
 
 
 @pytest.mark.parametrize(("number", "available"), [(1, 3), (2, 2), (4, 0), (9, 0)])
@@ -386,6 +457,16 @@ def test_live_changes_leave_the_revision_alone():
         {"presence": {"status": "idle"}},
     ):
         assert revision(builders.gateway(**moving).spec) != base
+
+
+@pytest.mark.parametrize("defaults", [{}, {"memory": "64Mi"}, {"memory": "64Mi", "disk": "1Gi"}])
+def test_defaults_that_the_api_server_adds_leave_the_revision_alone(defaults):
+    stored = to_wire(builders.GATEWAY_OBJECT.spec)
+    upgraded = stored | {"buffer": defaults, "rollout": {"maxParallel": 1}, "paused": False}
+    read = [msgspec.json.decode(msgspec.json.encode(one), type=GatewaySpec) for one in (stored, upgraded)]
+    assert revision(read[0]) == revision(read[1])
+    other = msgspec.json.decode(msgspec.json.encode(stored | {"buffer": {"disk": "2Gi"}}), type=GatewaySpec)
+    assert revision(other) != revision(read[0])
 
 
 def test_the_image_is_pinned_at_first_sight():

@@ -1,5 +1,6 @@
 """Grants: never more than the budget less the reserve, one canary, ascending, paced, and standing when all is well."""
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from shardwright_operator.asker import Verdict
 from shardwright_operator.keys import GatewayKey
 from shardwright_operator.observed import BotObserved, GatewayBudget
 from shardwright_operator.plan_bot import grant_pace, one_at_a_time, plan_bot, reserve_of
+from shardwright_operator.views import ANNOTATION_IDENTITY
 from unit.operator import builders
 
 KEY = GatewayKey(builders.NAMESPACE, builders.GATEWAY)
@@ -252,6 +254,7 @@ def test_a_renewal_that_is_paid_for_and_waits_for_its_bucket_is_not_granted_agai
     others = proven(2, identify_grant=3)
     assert granted(plan(gateway(paid, others, unsettled=1, quiet_for=35.0))) == []
     assert granted(plan(gateway(paid, others, unsettled=1, quiet_for=37.0))) == [(0, 1)]
+    assert granted(plan(gateway(paid, others, unsettled=1, quiet_for=37.0, queue=9))) == [], "others stand before it"
 
 
 def test_while_the_canary_of_a_renewal_is_on_its_way_nobody_else_is_tried():
@@ -295,6 +298,20 @@ def test_the_pace_doubles_to_an_hour():
     assert [grant_pace(number) for number in (0, 1, 2, 3, 4, 20)] == [0.0, 2.0, 2.0, 30.0, 60.0, 3600.0]
     assert not one_at_a_time(3)
     assert one_at_a_time(4)
+
+
+def test_a_range_that_went_back_from_other_intents_identifies_with_the_old_ones_which_are_proven():
+    config = builders.config(intents=1, identity="new")
+    of = fresh(2, active_pod="pod-b", config=config)
+    of = builders.with_status(of, holder="pod-b", shards=builders.rows(of, ShardState.WAITING, session=None))
+    pod = builders.pod("pod-b", of=of)
+    old = msgspec.structs.replace(pod.metadata, annotations=pod.metadata.annotations | {ANNOTATION_IDENTITY: "old"})
+    back = builders.budget(of, [msgspec.structs.replace(pod, metadata=old)])
+    other = proven(0, config=builders.config(identity="old"))
+    other = builders.budget(builders.with_status(other, shards=builders.rows(other, identity="old")), active(other))
+    both = GatewayBudget(key=KEY, eligible=True, reserve_percent=10, ranges=(other, back))
+    grant = plan(both).grants[0]
+    assert (grant.budget.shard_range.spec.first, grant.number, grant.paced) == (2, 2, False)
 
 
 # --- whatever the pods do, the reserve stays ----------------------------------------------------------------------

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardwright_api.resources import ShardState
+from shardwright_operator.sums import ANNOTATION_FAILED_REVISION
 from unit.operator import builders
 from unit.operator.world import Actor, World
 
@@ -35,7 +36,7 @@ def worlds(draw):
     spec = msgspec.structs.replace(
         of.spec,
         active_pod=draw(names),
-        fenced_holder=draw(st.sampled_from(["", "gone"])),
+        fenced_holder=draw(st.sampled_from(["", "gone", *UIDS])),
         epoch=draw(st.integers(0, 5)),
     )
     states = st.sampled_from([ShardState.READY, ShardState.CLOSED, ShardState.WAITING, ShardState.IDENTIFYING])
@@ -44,7 +45,11 @@ def worlds(draw):
         for shard in range(draw(st.integers(0, 2)))
     )
     status = msgspec.structs.replace(
-        of.status, holder=draw(names), shards=rows, identifies_spent=draw(st.integers(0, 2))
+        of.status,
+        holder=draw(names),
+        shards=rows,
+        identifies_spent=draw(st.integers(0, 2)),
+        spool_bytes=draw(st.sampled_from([0, 0, 5])),
     )
     world.range = msgspec.structs.replace(of, spec=spec, status=status)
     return world
@@ -61,34 +66,84 @@ def test_any_state_comes_to_rest_with_one_pod_that_holds_the_range(world):
     assert world.pods[world.range.spec.active_pod].revision == world.range.spec.revision
 
 
-faults = st.lists(
-    st.tuples(st.sampled_from(["delete", "vanish", "fail", "roll", "nothing"]), st.integers(0, 3), st.integers(1, 6)),
-    max_size=8,
-)
+KINDS = ("delete", "drain", "vanish", "fail", "roll", "shy", "cordon", "uncordon", "spool", "fill", "pause", "nothing")
+faults = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 3), st.integers(1, 12)), max_size=8)
 
 
-@settings(max_examples=300, deadline=None)
+def break_something(world, kind, which, number):
+    pods = sorted(world.pods)
+    if kind == "roll":
+        world.write(builders.with_spec(world.range, revision=f"r{number}"))
+    elif kind == "cordon":
+        world.cordoned.add(f"node-{1 + which % 2}")
+    elif kind == "uncordon":
+        world.cordoned.clear()
+    elif kind == "spool":
+        world.write_status(spool_bytes=5)
+    elif kind == "fill":
+        world.full = not world.full
+    elif kind == "pause":
+        world.wanted = builders.wanted(paused=not world.wanted.paused)
+    elif pods:
+        break_pod(world, kind, pods[which % len(pods)])
+
+
+def break_pod(world, kind, uid):
+    if kind in {"delete", "drain"}:
+        world.actors[uid].slow = kind == "drain"
+        world.replace_pod(world.pods[uid], deletion=builders.NOW)
+    elif kind == "vanish":
+        world.vanish(uid)
+    elif kind == "shy":
+        world.actors[uid].shy = True
+    elif kind == "fail":
+        world.replace_pod(world.pods[uid], phase="Failed")
+        world.actors[uid].cut = True
+
+
+def mend(world):
+    """From now on nothing breaks: pods behave, and those that waited for room have found it."""
+    world.full = False
+    world.cordoned.clear()
+    world.wanted = builders.wanted()
+    for uid in world.pods:
+        world.actors[uid].shy = False
+        if world.actors[uid].broken and not world.pods[uid].dead:
+            world.replace_pod(world.pods[uid], phase="Running")
+            world.actors[uid].broken = False
+
+
+@settings(max_examples=400, deadline=None)
 @given(worlds(), faults)
 def test_whatever_breaks_in_between_the_range_comes_to_rest(world, faults):
-    for number, (fault, which, rounds) in enumerate(faults):
-        pods = sorted(world.pods)
-        uid = pods[which % len(pods)] if pods else ""
-        if fault == "roll":
-            world.write(builders.with_spec(world.range, revision=f"r{number}"))
-        elif fault == "delete" and uid:
-            world.replace_pod(world.pods[uid], deletion=builders.NOW)
-        elif fault == "vanish" and uid:
-            world.vanish(uid)
-        elif fault == "fail" and uid:
-            world.replace_pod(world.pods[uid], phase="Failed")
-            world.actors[uid].cut = True
+    for number, (kind, which, rounds) in enumerate(faults):
+        break_something(world, kind, which, number)
         for _ in range(rounds):
             world.round()
-    world.settle(400)
+    mend(world)
+    world.settle(600)
     assert not world.operate(), world.rows_seen[-5:]
     assert world.usable == [world.range.spec.active_pod]
     assert world.range.status.holder == world.range.spec.active_pod
-    assert world.pods[world.range.spec.active_pod].revision == world.range.spec.revision
+    failed = world.range.metadata.annotations.get(ANNOTATION_FAILED_REVISION) == world.range.spec.revision
+    assert failed or world.pods[world.range.spec.active_pod].revision == world.range.spec.revision
+
+
+@settings(max_examples=200, deadline=None)
+@given(worlds(), faults)
+def test_a_new_revision_mends_whatever_broke_though_its_pods_never_do(world, faults):
+    """The pods that are there go on as they are: those that have no room never get it, the shy never take the range."""
+    for number, (kind, which, rounds) in enumerate(faults):
+        break_something(world, kind, which, number)
+        for _ in range(rounds):
+            world.round()
+    world.full = False
+    world.cordoned.clear()
+    world.wanted = builders.wanted()
+    world.write(builders.with_spec(world.range, revision="mended"))
+    world.settle(600)
+    assert world.range.status.holder == world.range.spec.active_pod
+    assert world.pods[world.range.spec.active_pod].revision == "mended"
 
 
 @pytest.mark.parametrize("kind", ["broken", "shy"])

@@ -13,6 +13,7 @@ from shardwright_operator.sums import (
     ANNOTATION_PARKED_GENERATION,
     ANNOTATION_PARKED_REVISION,
     ANNOTATION_PARKED_SECRET,
+    ANNOTATION_TRIED_REVISION,
     PARKED_ANNOTATIONS,
 )
 from unit.operator import builders
@@ -46,7 +47,7 @@ EXAMPLES = {
     ),
     "Discord refused a shard: note with which token and revision": (parked(), [builders.pod()], {}),
     "Discord no longer refuses: forget it": (builders.serving(annotations=noted), [builders.pod()], {}),
-    "the gateway is paused": (rolling(), pods(), {"wanted": builders.wanted(paused=True)}),
+    "the gateway is paused, and its pod holds the range": (rolling(), pods(), {"wanted": builders.wanted(paused=True)}),
     "the active pod ends, and holds on until another stands by": (
         builders.serving(), [builders.pod(terminating=True), builders.pod(B, incarnation=2)], {},
     ),
@@ -66,11 +67,14 @@ EXAMPLES = {
         builders.with_spec(rolling(holder=""), active_pod=B), pods(), {"released_for": 10.0},
     ),
     "the hand-over is not over": (builders.with_spec(rolling(), active_pod=B), pods(), {}),
+    "the hand-over was taken back: it is tried once more": (
+        builders.serving(revision="new", annotations={ANNOTATION_TRIED_REVISION: "new"}), pods(), {"tried_for": 29.9},
+    ),
     "the replacement stands by": (rolling(standby=STANDS_BY), pods(), {}),
     "the replacement gets ready": (rolling(), pods(), {}),
     "the active pod is outdated, none may be made": (rolling(), pods(new=False), {"wanted": builders.wanted(create_pods=False)}),
     "the active pod is outdated, and events wait in it": (rolling(spool_bytes=5), pods(new=False), {}),
-    "the active pod is outdated, and must wait for its turn": (rolling(), pods(new=False), {"launch_in": 5.0}),
+    "the active pod is outdated, and must wait for its turn": (rolling(), pods(new=False), {"replace_in": 5.0}),
     "the active pod is outdated": (rolling(), pods(new=False), {}),
     "all is well": (builders.serving(), [builders.pod()], {}),
 }  # fmt: skip
@@ -108,6 +112,9 @@ def test_another_active_pod_is_another_epoch():
 def test_taking_back_notes_the_revision_that_failed():
     (patch,) = does("the new pod did not come up: its predecessor takes the range back")
     assert (patch.spec.active_pod, patch.spec.epoch) == (A, 2)
+    assert patch.annotations == {ANNOTATION_TRIED_REVISION: "new"}
+    again = builders.serving(active_pod=B, revision="new", annotations={ANNOTATION_TRIED_REVISION: "new"})
+    patch = plan(builders.with_status(again, holder=""), pods(), released_for=10.0).actions[0]
     assert patch.annotations == {ANNOTATION_FAILED_REVISION: "new"}
 
 
@@ -115,6 +122,21 @@ def test_a_fence_names_the_old_holder():
     (patch,) = does("the old holder is dead")
     assert patch.fences
     assert patch.spec.fenced_holder == "gone"
+
+
+def test_a_pod_that_was_fenced_once_and_is_named_active_again_must_be_waited_for_again():
+    of = builders.with_spec(rolling(holder=""), active_pod=B, fenced_holder=A)
+    patch = plan(of, pods(), released_for=10.0).actions[0]
+    assert (patch.spec.active_pod, patch.spec.fenced_holder, patch.fences) == (A, "", False)
+
+
+def test_a_fenced_holder_that_came_to_life_is_not_kept_instead_of_the_replacement():
+    of = builders.with_spec(rolling(), active_pod=B, fenced_holder=A)
+    fresh = builders.pod("pod-c", incarnation=3, revision="new")
+    its_pods = [builders.pod(A, looping=True), builders.pod(B, incarnation=2, phase="Pending"), fresh]
+    made = plan(of, its_pods)
+    assert made.row == "pods are left over"
+    assert DeletePod(fresh) not in made.actions
 
 
 def test_what_discord_refused_is_noted_with_what_ran():
@@ -200,9 +222,25 @@ def test_no_hand_over_begins_while_events_wait(of, why):
     assert held_back(builders.range_seen(of, pods())) == "", "one that has begun goes on"
 
 
+def test_a_hand_over_whose_replacement_stands_by_does_not_begin_while_events_wait():
+    seen = builders.range_seen(rolling(spool_bytes=5, standby=STANDS_BY), pods())
+    assert plan_range(seen).row == "the active pod is outdated, and events wait in it"
+    assert held_back(seen) == "5 bytes are in its spool"
+    ending = [builders.pod(A, terminating=True), pods()[1]]
+    assert plan(rolling(spool_bytes=5, standby=STANDS_BY), ending).row == "the active pod is lost, another could work"
+
+
+def test_what_a_dead_holder_said_of_its_sinks_holds_nobody_back():
+    of = builders.with_spec(away(spool_bytes=5), active_pod=B, fenced_holder=A)
+    pending = builders.pod(B, incarnation=2, phase="Pending")
+    assert plan(of, [pending], silent=True).row == "the active pod is outdated"
+
+
 def test_a_change_of_sinks_or_buffer_begins_although_events_wait():
     of = away(spool_bytes=5)
     assert plan(of, [builders.pod(A, buffer="another")]).row == "the active pod is outdated"
+    unknown = [builders.pod(A, buffer="")]
+    assert plan(of, unknown).row == "the active pod is outdated, and events wait in it", "made by an older operator"
 
 
 def test_a_sink_that_is_away_keeps_nobody_back_who_has_no_session():
@@ -216,11 +254,24 @@ def test_a_claim_is_made_before_its_pod():
     assert [action.resource for action in made if isinstance(action, Create)] == [CLAIMS, PODS]
 
 
-def test_a_paused_range_is_left_alone_whatever_is_wrong_with_it():
-    paused = builders.wanted(paused=True)
-    for of, its_pods, more in EXAMPLES.values():
-        seen = builders.range_seen(of, its_pods, **(more | {"wanted": paused}))
-        assert plan_range(seen).actions == ()
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_paused_range_is_left_alone_while_it_is_held_and_no_pod_is_made_for_it(name):
+    of, its_pods, more = EXAMPLES[name]
+    actions = plan(of, its_pods, **(more | {"wanted": builders.wanted(paused=True)})).actions
+    held = any(pod.usable and pod.uid == of.status.holder == of.spec.active_pod for pod in its_pods)
+    assert not held or actions == ()
+    assert not any(isinstance(action, Create) for action in actions)
+
+
+def test_a_hand_over_that_is_paused_in_the_middle_is_taken_back():
+    of = builders.with_spec(rolling(holder=""), active_pod=B)
+    patch = plan(of, pods(), released_for=10.0, wanted=builders.wanted(paused=True)).actions[0]
+    assert patch.spec.active_pod == A
+
+
+def test_a_lost_pod_of_a_paused_range_is_succeeded_by_one_that_is_there():
+    made = plan(rolling(), [pods()[1]], wanted=builders.wanted(paused=True))
+    assert made.actions[0].spec.active_pod == B
 
 
 # --- renewals that Discord refuses

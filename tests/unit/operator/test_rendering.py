@@ -8,7 +8,7 @@ from shardwright_api.resources import Buffer, PodTemplate, ShardConfig, ShardRan
 from shardwright_api.sharding import Range
 from shardwright_operator import render
 from shardwright_operator.revision import merge_diff
-from shardwright_operator.sums import live_spec
+from shardwright_operator.sums import ANNOTATION_TEMPLATE, identity, live_spec
 from unit.operator import builders
 
 MI = 1024 * 1024
@@ -36,6 +36,7 @@ def test_a_pod_is_owned_labelled_and_named_for_its_incarnation():
             "shardwright.dev/incarnation": "3",
             "shardwright.dev/secret-version": "100",
             "shardwright.dev/buffer-version": render.buffer_version(builders.config()),
+            "shardwright.dev/identity": identity(builders.config()),
         },
         "ownerReferences": [
             {
@@ -187,10 +188,12 @@ def test_a_shard_range_reads_back_as_what_was_rendered():
         max_concurrency=16,
         config=config,
         revision="r",
+        template="{}",
         restart_at="today",
         hold=True,
     )
-    assert body["metadata"]["annotations"] == {"shardwright.dev/restart-at": "today"}
+    annotations = {"shardwright.dev/restart-at": "today", "shardwright.dev/pod-template": "{}"}
+    assert body["metadata"]["annotations"] == annotations
     raw = json.dumps(body).encode()
     spec = decode(ShardRange, raw).spec
     assert (spec.first, spec.last, spec.total, spec.config, spec.hold) == (0, 1, 4, config, True)
@@ -232,7 +235,33 @@ def test_a_claim_belongs_to_its_range_and_is_mounted_instead():
     assert volumes["state"] == {"name": "state", "persistentVolumeClaim": {"claimName": "mybot-4-0-1-spool"}}
     (together,) = spec["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
     assert together["podAffinityTerm"]["labelSelector"] == {"matchLabels": {"shardwright.dev/range": "mybot-4-0-1"}}
+    assert spec["topologySpreadConstraints"] == [], "which would pull them apart"
     assert render.claim(builders.wanted(), of) is None
+
+
+def test_a_pod_of_a_range_that_was_not_rolled_yet_is_made_as_its_revision_says():
+    old = builders.gateway(pod=PodTemplate(labels={"team": "a"}))
+    template = msgspec.json.encode(render.template_of(old, "shard:1")).decode()
+    of = builders.shard_range(revision="old", annotations={ANNOTATION_TEMPLATE: template})
+    bad = builders.wanted(builders.gateway(pod=PodTemplate(image="bad:2", node_selector={"no": "such"})), image="bad:2")
+    made = render.pod(bad, of, 1)
+    assert made["spec"]["containers"][0]["image"] == "shard:1"
+    assert "nodeSelector" not in made["spec"]
+    assert made["metadata"]["labels"]["team"] == "a"
+    rolled = render.pod(bad, builders.with_spec(of, revision=bad.revision), 1)
+    assert rolled["spec"]["containers"][0]["image"] == "bad:2"
+    unknown = builders.shard_range(revision="old")
+    assert render.pod(bad, unknown, 1)["spec"]["containers"][0]["image"] == "bad:2", "made by an older operator"
+
+
+def test_the_users_affinity_stands_beside_what_a_claim_needs():
+    def affinity(**given):
+        buffer = Buffer(volume_claim=VolumeClaim("5Gi"))
+        wanted = builders.wanted(builders.gateway(buffer=buffer, pod=PodTemplate(affinity=given)))
+        return render.pod(wanted, builders.shard_range(), 1)["spec"]["affinity"]
+
+    assert set(affinity(nodeAffinity={})) == {"nodeAffinity", "podAffinity"}
+    assert affinity(podAffinity={"mine": 1}) == {"podAffinity": {"mine": 1}}
 
 
 def test_what_kubernetes_would_expand_in_a_configuration_is_escaped():

@@ -17,7 +17,7 @@ from shardwright_operator.actions import Announce, Create, DeletePod, PatchRange
 from shardwright_operator.kube import PODS
 from shardwright_operator.memory import Paces
 from shardwright_operator.observed import RangeObserved, Wanted
-from shardwright_operator.plan_range import launch_pace, on_trial, plan_range
+from shardwright_operator.plan_range import ALL_IS_WELL, launch_pace, on_trial, plan_range, tried
 from shardwright_operator.silence import Freshness, Since
 from shardwright_operator.sums import summarise
 from shardwright_operator.views import Pod, range_key
@@ -29,13 +29,14 @@ class Actor:
     """What runs inside a pod.
 
     `broken`: it never comes up. `shy`: it stands by, and never takes the range. `cut`: it neither hears nor speaks.
-    `slow`: it is told to end, and holds on.
+    `slow`: told to end, it serves on until another pod is active, for twenty seconds at most. `told`: when it was.
     """
 
     broken: bool = False
     shy: bool = False
     cut: bool = False
     slow: bool = False
+    told: float = 0.0
 
 
 @dataclass
@@ -48,6 +49,8 @@ class World:
     shy_revisions: set[str] = field(default_factory=set)
     cordoned: set[str] = field(default_factory=set)
     """Nodes that take no new pods; pods that are made come to another one."""
+    lost: set[str] = field(default_factory=set)
+    """Nodes that do not report."""
     full: bool = False
     """No node has room: pods that are made wait for one."""
     now: float = 1000.0
@@ -56,6 +59,7 @@ class World:
     rows_seen: list[str] = field(default_factory=list)
     since: Since = field(default_factory=Since)
     launches: Paces = field(default_factory=lambda: Paces(launch_pace))
+    replacements: Paces = field(default_factory=lambda: Paces(launch_pace))
 
     # --- the API server
 
@@ -94,26 +98,32 @@ class World:
         active = self.pods.get(self.range.spec.active_pod)
         freshness = Freshness.SILENT if self.silent else Freshness.FRESH
         summary = summarise(self.range, active, freshness)
-        if summary.ready:
-            self.launches.reset(key)
         looping = active.uid if active is not None and active.crash_looping else None
+        if summary.ready and active is not None and active.usable:
+            self.launches.reset(key)
         seen = RangeObserved(
             shard_range=self.range,
             summary=summary,
             pods=tuple(self.pods.values()),
             wanted=self.wanted,
             silent=self.silent,
+            lost=frozenset(pod.uid for pod in self.pods.values() if pod.spec.node_name in self.lost),
             cordoned=frozenset(pod.uid for pod in self.pods.values() if pod.spec.node_name in self.cordoned),
             launch_in=self.launches.wait(key, self.now),
+            replace_in=self.replacements.wait(key, self.now),
+            launched=self.replacements.count(key) > 0,
             crashed_for=self.since.held(key, "crash loop", looping, self.now),
         )
-        held = self.since.held(key, "trial", on_trial(seen), self.now)
-        return replace(seen, released_for=held)
+        released_for = self.since.held(key, "trial", on_trial(seen), self.now)
+        return replace(seen, released_for=released_for, tried_for=self.since.held(key, "tried", tried(seen), self.now))
 
     def operate(self) -> bool:
         """Let the operator look once; say whether it did anything."""
-        plan = plan_range(self.observe())
+        seen = self.observe()
+        plan = plan_range(seen)
         self.rows_seen.append(plan.row)
+        if plan.row == ALL_IS_WELL and seen.summary.ready:
+            self.replacements.reset(range_key(self.range))
         for action in plan.actions:
             match action:
                 case PatchRange():
@@ -139,6 +149,8 @@ class World:
         if after.active_pod != before.active_pod:
             assert after.epoch == before.epoch + 1, "each change of the active pod is a new epoch"
             assert after.active_pod in self.pods
+        if after.active_pod != before.active_pod and after.active_pod in self.actors:
+            assert after.fenced_holder != after.active_pod, "who is fenced is not waited for"
         if patch.fences:
             actor = self.actors.get(after.fenced_holder)
             assert self.silent, "only the silent are fenced"
@@ -154,6 +166,7 @@ class World:
         assert incarnation == self.range.spec.incarnation, "the incarnation is raised before its pod is made"
         assert body["metadata"]["name"] not in {pod.metadata.name for pod in self.pods.values()}
         self.launches.note(range_key(self.range), self.now)
+        self.replacements.note(range_key(self.range), self.now)
         pod = builders.pod(
             f"made-{self.made}",
             of=self.range,
@@ -161,6 +174,7 @@ class World:
             revision=body["metadata"]["annotations"][names.ANNOTATION_REVISION],
             secret=self.wanted.secret_version,
             node="" if self.full else "node-2",
+            phase="Pending" if self.full else "Running",
         )
         self.add(pod, Actor(broken=True) if self.full else None)
 
@@ -172,7 +186,10 @@ class World:
         holds = self.range.status.holder == uid
         if actor.cut or pod.dead or (actor.broken and not pod.terminating):
             return
-        if pod.terminating and not actor.slow:
+        if pod.terminating:
+            actor.told = actor.told or self.now
+        serves_on = actor.slow and holds and self.range.spec.active_pod == uid and self.now - actor.told < 20
+        if pod.terminating and not serves_on:
             if holds:
                 self.release()
             self.vanish(uid)
@@ -224,7 +241,7 @@ class World:
             else:
                 new.append(builders.row(shard, ShardState.WAITING, session=None))
         self.heard_at = self.now
-        self.write_status(shards=tuple(new), identifies_spent=spent)
+        self.write_status(shards=tuple(new), identifies_spent=spent, spool_bytes=0)
 
     # --- all together
 

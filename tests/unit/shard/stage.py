@@ -155,7 +155,7 @@ class Stage:
             if coordinator.started:
                 await coordinator.inner.close()
         gc.collect()
-        assert self.unheard == [], "an exception that nobody took"
+        assert self.unheard == [], f"an exception that nobody took: {self.unheard}"
 
 
 class ShardStage(Stage):

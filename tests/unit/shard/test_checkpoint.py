@@ -1,9 +1,13 @@
 """The checkpoint: a file that is whole or not there, and which knowledge holds after a restart."""
 
 import asyncio
+import errno
 import json
+import os
+from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from shardwright_api.resources import RangeStatus, ShardState
 from shardwright_shard import checkpoint as module
@@ -79,6 +83,21 @@ class Container:
         await asyncio.gather(*self.keeper._tasks, return_exceptions=True)
         self.journal.forsake()
         self.keeper._unlock()
+
+
+def failing(error):
+    """Make a function that fails, as a disk does."""
+
+    def fail(*_, **__):
+        raise OSError(error, os.strerror(error))
+
+    return fail
+
+
+async def until(predicate):
+    async with asyncio.timeout(20):
+        while not predicate():  # noqa: ASYNC110 - timers come and go
+            await asyncio.sleep(0.002)
 
 
 def stored(directory):
@@ -316,6 +335,159 @@ async def test_a_directory_is_given_up_with_the_range_unless_something_waits(tmp
         assert first.take(0, 2) == [6, 7], "it goes on forwarding"
     await first.die()
     await second.die()
+
+
+async def test_a_lock_that_another_pod_had_is_asked_for_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "ASK_AGAIN", 0.01)
+    first = await Container(tmp_path, told=[row(0, seq=5)]).open()
+    second = await Container(tmp_path, epoch=2, told=[row(0, seq=5)]).open()
+    session = second.session()
+    second.receive(session, 2)
+    await first.keeper.give_up()
+    await until(lambda: second.keeper._tasks)
+    await second.journal.secure()
+    await second.keeper.save()
+    assert (stored(tmp_path)["epoch"], second.journal.statistics()["spool_events"]) == (2, 2)
+    assert [record.message for record in caplog.records] == [
+        "no checkpoint is kept: another pod uses the state directory"
+    ], "it is said once"
+    await second.die()
+    third = await Container(tmp_path, epoch=2, before=2, told=[row(0, seq=5)]).open()
+    assert third.session().seq == 7
+    await third.die()
+
+
+@pytest.mark.parametrize("how", ["gives it up", "has lost it"])
+async def test_a_pod_without_its_range_asks_for_no_lock(tmp_path, monkeypatch, how):
+    monkeypatch.setattr(module, "ASK_AGAIN", 0.01)
+    first = await Container(tmp_path).open()
+    second = await Container(tmp_path, rows=[row(0)] if how == "gives it up" else []).open()
+    if how == "gives it up":
+        await second.keeper.give_up()
+    await until(lambda: second.keeper._again is None)
+    await first.die()
+    await asyncio.sleep(0)
+    assert (second.keeper._again, second.keeper._jobs, second.keeper._lock) == (None, set(), None)
+
+
+# --- a disk that fails ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["scan", "read"])
+async def test_a_directory_that_cannot_be_read_now_is_left_as_it_is(tmp_path, monkeypatch, call):
+    """Else a later life would call events acknowledged that wait in a spool which this one did not see."""
+    first = await Container(tmp_path, told=[row(0, seq=0)]).open()
+    first.receive(first.session(), 200)
+    await first.journal.secure()
+    await first.keeper.save()
+    await first.die()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        if call == "scan":
+            patch.setattr(module.Spool, "scan", failing(errno.EMFILE))
+        else:
+            patch.setattr(module.Path, "read_bytes", failing(errno.EIO))
+        second = await Container(tmp_path, told=[row(0, seq=0)]).open()
+    session = second.session()
+    assert session.seq == 0
+    second.receive(session, 5)
+    second.take(0, 5)
+    second.take(1, 5)
+    await second.journal.secure()
+    await second.keeper.save()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    await second.die()
+    third = await Container(tmp_path, told=[row(0, seq=5)]).open()
+    assert third.session().seq == 200
+    assert third.take(0, 0)[-195:] == list(range(6, 201)), "what the second did not have is there"
+    await third.die()
+
+
+async def test_rows_of_the_last_holding_are_never_written_under_the_epoch_of_the_next(tmp_path):
+    container = await Container(tmp_path, told=[row(0, session="s1", seq=100)]).open()
+    container.receive(container.session(), 5)
+    await container.keeper.give_up()
+    container.rows = []
+    container.take(0, 0)
+    status = RangeStatus(holder="", epoch=2, heartbeat_time=LATE, shards=(row(0, session="s2", seq=7),))
+    container.view = replace(container.view, status=structs.replace(status, holder="a", epoch=3))
+    seen = []
+
+    async def saves_meanwhile(function, *args):
+        if function.__name__ == "_read":
+            container.keeper._in_thread = at_once
+            container.sinks[0].ack(3)
+            await container.keeper.save()
+            seen.append((stored(tmp_path)["epoch"], stored(tmp_path)["shards"][0]["session"]))
+        return await at_once(function, *args)
+
+    container.keeper._in_thread = saves_meanwhile
+    await container.keeper.open(container.view, before=status)
+    seen.append((stored(tmp_path)["epoch"], stored(tmp_path)["shards"][0]["session"]))
+    assert seen == [(1, "s1"), (3, "s2")]
+    await container.die()
+
+
+@pytest.mark.parametrize("fits", [True, False], ids=["positions that fit", "positions of lost events"])
+async def test_a_file_that_cannot_be_written_anew_stays_where_its_positions_fit(tmp_path, monkeypatch, fits):
+    rows = [row(0, seq=10)]
+    first = await Container(tmp_path, rows=rows, told=rows).open()
+    first.receive(first.session(), 50)
+    await first.journal.secure()
+    first.take(0, 50)
+    await first.keeper.save()
+    await first.die()
+    if not fits:
+        for path in (tmp_path / "spool").iterdir():
+            path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_file", failing(errno.ENOSPC))
+        second = await Container(tmp_path, told=rows).open()
+        assert second.keeper.failing
+        await second.die()
+    assert (tmp_path / "checkpoint.json").exists() == fits
+
+
+async def test_no_segment_is_deleted_while_the_checkpoint_cannot_be_written(tmp_path, monkeypatch):
+    container = await Container(tmp_path, told=[row(0, seq=0)]).open()
+    container.receive(container.session(), 3)
+    await container.journal.secure()
+    container.take(0, 3)
+    container.take(1, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_file", failing(errno.ENOSPC))
+        assert not await container.keeper.save()
+        assert len(list((tmp_path / "spool").iterdir())) == 1
+    assert await container.keeper.save()
+    assert list((tmp_path / "spool").iterdir()) == []
+    await container.die()
+
+
+async def test_nobody_waits_for_ever_for_a_disk_that_does_not_answer(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    monkeypatch.setattr(module, "OPEN_PATIENCE", 0.01)
+    answers = asyncio.Event()
+
+    async def slow(function, *args):
+        await answers.wait()
+        return function(*args)
+
+    container = Container(tmp_path, told=[row(0, seq=5)])
+    container.keeper._in_thread = container.journal._in_thread = slow
+    await container.open()
+    session = container.session()
+    assert (session.seq, container.keeper.failing) == (5, True)
+    container.receive(session, 2)
+    await container.keeper.give_up()
+    answers.set()
+    await until(lambda: not container.keeper._jobs)
+    assert not container.keeper.failing
+    assert container.journal.statistics()["spool_events"] == 2, "late, but in order"
+    answers.clear()
+    container.receive(session, 1)
+    await container.keeper.close()
+    await container.keeper.stop()
+    assert (container.keeper._jobs, container.keeper._tasks) == (set(), [])
 
 
 async def test_the_end_brings_everything_to_disk(tmp_path):

@@ -51,6 +51,15 @@ def test_what_came_before_the_first_mark_has_the_time_of_the_checkpoint():
     assert Timeline().until(5) is None
 
 
+def test_a_timeline_that_nobody_asks_stays_small_and_right():
+    timeline = Timeline()
+    for seq in range(36_000):
+        timeline.note(seq, NOON + 1.1 * seq)
+    assert len(timeline._marks) <= 1000
+    for seq in (0, 1, 17_000, 35_999):
+        assert rfc3339(NOON + 1.1 * (seq - 100)) <= timeline.until(seq) <= rfc3339(NOON + 1.1 * seq)
+
+
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0])
 def test_a_clock_that_jumps_leaves_the_timeline_whole(jump):
     timeline = Timeline()

@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 
+import msgspec
 import pytest
 
 from shardwright_api.resources import Compression, Gap, ShardState
@@ -552,6 +553,18 @@ async def test_a_pod_told_to_stop_does_not_wait_for_ever(stage):
     assert stage.status.holder == ""
 
 
+async def test_a_pod_told_to_stop_ends_at_once_where_its_spool_turns_out_damaged(stage):
+    stage.give_checkpoint(*ROWS)
+    pod = stage.run(hold_on=20.0)
+    await stage.ready()
+    pod.stop()
+    await stage.settle(5)
+    pod.journal._on_broken(Damaged("a checksum is wrong"))
+    await stage.until(stage.runs["a"].done, within=3.0)
+    assert isinstance(stage.runs["a"].exception(), Damaged)
+    assert stage.status.holder == ""
+
+
 async def test_a_pod_told_to_stop_ends_at_once_where_the_gateway_is_gone(stage):
     stage.give_checkpoint(*ROWS)
     pod = stage.run(hold_on=20.0)
@@ -758,6 +771,87 @@ async def test_a_container_that_dies_resumes_behind_its_spool(stage, spooling):
     await stage.settle(10)
     assert stage.status.shards[0].seq == 24
     assert len(stage.discord.identifies) == 4
+
+
+def forget_in_the_range(stage, shard=0):
+    """Make the ShardRange say what it said before the shard's session was won: the crash came before the report."""
+    rows = list(stage.status.shards)
+    rows[shard] = msgspec.structs.replace(rows[shard], session="before", seq=900)
+    stage.cluster.write(RANGE, shards=tuple(rows), heartbeat_time="2025-01-01T00:00:00.000000Z")
+
+
+async def die(stage, name="a"):
+    stage.runs[name].cancel()
+    await stage.settle(1)
+
+
+async def test_a_second_crash_while_the_range_is_taken_makes_nothing_look_newer(stage, spooling):
+    await stage.cold_start(state_dir=spooling["a"])
+    won = stage.status.shards[0].session
+    await die(stage)
+    forget_in_the_range(stage)
+    opening = asyncio.Event()
+
+    async def never(*_, **__):
+        opening.set()
+        await asyncio.Event().wait()
+
+    stage.run(state_dir=spooling["a"], active=False).keeper.open = never
+    await opening.wait()
+    await die(stage)
+    stage.run(state_dir=spooling["a"], active=False)
+    await stage.ready()
+    assert [each.data["session_id"] for each in stage.discord.resumes if each.shard == 0] == [won]
+    assert len(stage.discord.identifies) == 4
+
+
+async def test_a_container_that_is_no_longer_active_hands_on_what_only_its_files_know(stage, spooling):
+    await stage.cold_start(state_dir=spooling["a"])
+    stage.sinks["a"].leave("no broker")
+    waiting = stage.discord.emit(0, count=5)
+    await stage.settle(10)
+    await die(stage)
+    forget_in_the_range(stage)
+    stage.run("b", state_dir=spooling["b"])
+    stage.run("a", state_dir=spooling["a"], active=False)
+    await stage.ready("b")
+    assert len(stage.discord.identifies) == 4, "the session that the ShardRange did not know is resumed"
+    await stage.until(lambda: payloads(stage.sinks["a"]) == waiting)
+    assert stage.status.holder == "b"
+
+
+async def test_a_hand_over_does_not_wait_for_a_disk_that_does_not_answer(stage, spooling):
+    pod = await stage.cold_start(state_dir=spooling["a"])
+    await stage.settle(5)
+    answers = asyncio.Event()
+
+    async def hung(function, *args):
+        await answers.wait()
+        return function(*args)
+
+    pod.keeper._in_thread = pod.journal._in_thread = hung
+    stage.sinks["a"].leave("no broker")
+    stage.discord.emit(0, count=3)
+    await stage.settle(10)
+    start = asyncio.get_running_loop().time()
+    stage.run("b", state_dir=spooling["b"])
+    await stage.ready("b")
+    print(f"handed over in {asyncio.get_running_loop().time() - start:.1f} s")
+    assert len(stage.discord.identifies) == 4
+    assert pod.keeper.failing
+    answers.set()
+    await stage.until(lambda: not pod.keeper.failing)
+
+
+async def test_a_directory_that_does_not_answer_keeps_no_pod_from_holding(stage, spooling):
+    async def hung(*_):
+        await asyncio.Event().wait()
+
+    stage.run(state_dir=spooling["a"]).keeper._in_thread = hung
+    stage.cluster.grant(RANGE, 4)
+    await stage.ready()
+    assert stage.pods["a"].keeper.failing
+    await stage.stopped()
 
 
 async def test_a_pod_that_gave_its_range_up_goes_on_forwarding_its_spool(stage, spooling):

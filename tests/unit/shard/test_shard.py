@@ -4,6 +4,7 @@ Time jumps: nothing here waits. Discord is `fake_discord.py`, the cluster is in 
 """
 
 import asyncio
+import json
 import logging
 from itertools import pairwise
 
@@ -14,8 +15,8 @@ from shardwright_shard import shard as module
 from shardwright_shard.coordination import bucket
 from shardwright_shard.errors import ConfigError, CoordinatorUnavailable, GatewayProtocolError, NotHolder, RangeGone
 from shardwright_shard.journal import Event, Source
-from shardwright_shard.session_table import Input
-from unit.shard.messages import RECONNECT, hello, invalid
+from shardwright_shard.session_table import Input, State
+from unit.shard.messages import RECONNECT, hello, invalid, ready
 from unit.shard.stage import RANGE, TOKEN, ShardStage, row
 
 
@@ -726,6 +727,40 @@ async def test_a_session_with_another_identity_is_resumed_as_it_is_and_renewed_b
     assert (row.session, row.intents, row.message, row.refused) == ("session-1", 513, None, None)
     assert stage.status.identifies_spent == 1
     assert renewed.session.counters.resumed == renewed.session.counters.identifies == 1, "its counters go on"
+
+
+async def test_the_old_tail_goes_to_disk_before_the_new_identify_and_once_more_when_it_is_ready(stage, monkeypatch):
+    await renewing(stage, 0)
+    done, old = [], stage.shards[0]
+
+    async def secure():
+        done.append(("secured", len(stage.discord.identifies)))
+
+    monkeypatch.setattr(stage.journal, "secure", secure)
+    monkeypatch.setattr(stage.journal, "hasten", lambda: done.append(("hastened", old.session.state.name)))
+    stage.grant(1)
+    await stage.until(lambda: stage.shards[0] is not old)
+    assert done == [("secured", 0), ("hastened", "LIVE")]
+
+
+async def test_a_new_session_that_ends_in_the_read_of_its_ready_has_replaced_the_old_one(stage):
+    """The sinks have the gap and READY: what the old session brings after them would be told as lost."""
+    await renewing(stage, 0)
+    old, connection = stage.shards[0], stage.discord.open(0)
+    successor = old.successor
+    stage.discord.answers = False
+    stage.grant(1)
+    await stage.until(lambda: stage.discord.identifies)
+    successor.messages([ready(1, session="short"), invalid(resumable=False)])
+    await stage.settle(1)
+    assert stage.shards[0] is successor
+    assert (told(stage)[-2:], connection.closed_with) == ([("short", "shardwright.gap"), ("short", "READY")], 1000)
+    assert old.session.state is State.ENDED
+    stage.discord.answers = True
+    stage.grant(1)
+    await stage.until(lambda: told(stage)[-1][0] == "session-1")
+    gaps = [json.loads(event.payload) for _, event in stage.sink.events if event.name == "shardwright.gap"]
+    assert [(gap["session"], gap["next_session"]) for gap in gaps] == [("old-0", "short"), ("old-0", "session-1")]
 
 
 async def test_the_old_session_forwards_while_the_new_one_waits_for_its_slot(stage):

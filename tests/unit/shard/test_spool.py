@@ -1,6 +1,7 @@
 """The spool: what was written is there after a crash, in order, and nothing that was not."""
 
 import asyncio
+import errno
 import os
 import stat
 import tempfile
@@ -232,6 +233,138 @@ def test_a_disk_that_gives_back_something_else_is_noticed(tmp_path):
         spool.load(chunks[0])
 
 
+def broken(error):
+    """Make a function that fails, as a disk does."""
+
+    def fail(*_, **__):
+        raise OSError(error, os.strerror(error))
+
+    return fail
+
+
+def test_positions_that_are_left_out_were_acknowledged_and_so_was_all_before_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SEGMENT", 1)
+    spool, _ = opened(tmp_path)
+    spool.write(batches(10))
+    given = batches(5, 5, first=21, position=20)
+    for batch in given:
+        spool.write([batch])
+    spool.close()
+    again, chunks = opened(tmp_path)
+    assert contents(again, chunks) == listed(given)
+    assert len(files(tmp_path)) == 2
+
+
+def test_a_hole_in_the_middle_of_a_file_is_no_damage_either(tmp_path):
+    spool, _ = opened(tmp_path)
+    spool.write(batches(10))
+    given = batches(5, first=21, position=20)
+    spool.write(given)
+    spool.close()
+    again, chunks = opened(tmp_path)
+    assert contents(again, chunks) == listed(given)
+
+
+def test_a_crash_while_damage_is_cut_off_leaves_no_hole_that_passes_for_acknowledged(tmp_path, monkeypatch):
+    everything = written(tmp_path, monkeypatch)
+    second = files(tmp_path)[1]
+    second.write_bytes(second.read_bytes()[:-1])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", broken(errno.EIO))
+        with pytest.raises(OSError, match="Input/output"):
+            opened(tmp_path)
+    spool, chunks = opened(tmp_path)
+    assert contents(spool, chunks) == everything[:3]
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENOMEM])
+def test_a_scan_that_fails_for_another_reason_than_damage_leaves_all_as_it_is(tmp_path, monkeypatch, error):
+    everything = written(tmp_path, monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", broken(error))
+        with pytest.raises(OSError, match=os.strerror(error)):
+            opened(tmp_path)
+    spool, chunks = opened(tmp_path)
+    assert contents(spool, chunks) == everything
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_read_error_that_stays_is_damage_and_one_that_does_not_is_nothing(tmp_path, monkeypatch, times):
+    everything = written(tmp_path, monkeypatch)
+    real, calls = os.pread, []
+
+    def pread(descriptor, size, offset):
+        calls.append(offset)
+        if 1 < len(calls) <= 1 + times:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(descriptor, size, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", pread)
+        spool, chunks = opened(tmp_path)
+    assert contents(spool, chunks) == (everything if times == 1 else everything[:2])
+
+
+def test_a_write_under_way_is_not_swept_and_one_that_fails_leaves_the_rest_alone(tmp_path, monkeypatch):
+    spool, _ = opened(tmp_path)
+    real, doomed = module._write, []
+
+    def write(segment, head, body):
+        if body:
+            doomed.extend(spool.dead())
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(segment, head, body)
+
+    monkeypatch.setattr(module, "_write", write)
+    with pytest.raises(OSError, match="No space"):
+        spool.write(batches(3))
+    spool.sweep(doomed)
+    assert (doomed, files(tmp_path)) == ([], [])
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "unlink"])
+def test_nothing_is_written_behind_what_a_failed_write_left(tmp_path, monkeypatch, call):
+    spool, _ = opened(tmp_path)
+    kept = spool.write(batches(2)) if call == "ftruncate" else []
+    keep(spool, kept)
+    given = batches(3, position=len(kept) * 2, first=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", broken(errno.EIO))
+        patch.setattr(Path if call == "unlink" else os, call, broken(errno.EIO))
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output"):
+                spool.write(given)
+    later = spool.write(given)
+    expected = contents(spool, kept + later)
+    spool.close()
+    again, found = opened(tmp_path)
+    assert contents(again, found) == expected
+    assert len(found) == len(kept) + 1
+
+
+def test_a_segment_that_cannot_be_deleted_is_tried_again(tmp_path, monkeypatch):
+    spool, _ = opened(tmp_path)
+    spool.write(batches(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", broken(errno.EIO))
+        with pytest.raises(OSError, match="Input/output"):
+            spool.sweep(spool.dead())
+    spool.sweep(spool.dead())
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("body", [b"\xc1", b"\x90", b"\x91\x93\x05\x01\x90"])
+def test_a_right_checksum_over_what_cannot_be_used_is_damage(tmp_path, body):
+    spool, _ = opened(tmp_path)
+    given = batches(2)
+    spool.write(given)
+    head = module._Head(2, 3, [module._Share("81", 0, 1, "s", 3)])
+    module._write(spool._segments[0], module.msgspec.msgpack.encode(head), body)
+    spool.close()
+    again, chunks = opened(tmp_path)
+    assert contents(again, chunks) == listed(given)
+
+
 # --- the journal with a spool -----------------------------------------------------------------------------------------
 
 
@@ -380,6 +513,18 @@ async def test_what_waits_too_long_goes_to_disk_and_what_is_acknowledged_in_time
     made.append(source(), messages(5), TIME)
     await until(lambda: made.statistics()["spool_events"] == 5)
     assert made.size == 0
+    run.cancel()
+
+
+async def test_what_is_the_only_copy_goes_to_disk_without_delay(tmp_path):
+    made, _ = spooling(tmp_path)
+    run = asyncio.create_task(made.run())
+    made.append(source(), messages(5), TIME)
+    start = asyncio.get_running_loop().time()
+    made.hasten()
+    await until(lambda: made.size == 0)
+    print(f"on disk after {asyncio.get_running_loop().time() - start:.3f} s")
+    assert made.statistics()["spool_events"] == 5
     run.cancel()
 
 

@@ -299,6 +299,12 @@ class Releasing:
         assert not coordinator.view.holding
         assert not await coordinator.holds()
 
+    async def test_what_waited_in_the_spool_of_the_last_holder_is_nobodys_afterwards(self, stage):
+        coordinator = await holder(stage, "a")
+        await coordinator.report([ROW], [SINK], spool_bytes=12)
+        await coordinator.release([LAST_ROW], [SINK])
+        assert (await stage.range()).status.spool_bytes == 0
+
     async def test_releasing_twice_is_harmless(self, stage):
         coordinator = await holder(stage, "a")
         await coordinator.release([LAST_ROW], [SINK])
