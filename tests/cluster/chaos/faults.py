@@ -18,7 +18,7 @@ from road import BOT, OPERATOR_NAMESPACE
 from chaos import processes
 from chaos.api import ApiFailed, Object
 from chaos.kinds import Planned
-from chaos.setting import FIRST_NODE, PER_POD, Setting, ready
+from chaos.setting import FIRST_NODE, Setting, ready
 
 RELEASE: Final = "shardwright"
 REVISION: Final = "shardwright.dev/revision"
@@ -90,17 +90,6 @@ async def _inhabit_second_node(setting: Setting, planned: Planned) -> list[int]:
     return shards_there(setting)
 
 
-async def _leave_one_there(setting: Setting) -> None:
-    """Move all ranges but one off the second node: so few are fenced one a minute, longer than sessions live."""
-    kubectl = functools.partial(asyncio.to_thread, setting.cluster.kubectl)
-    await kubectl("cordon", SECOND_NODE)
-    for shard in shards_there(setting)[PER_POD::PER_POD]:
-        await setting.api("DELETE", setting.pod_path(setting.holder(shard)))
-        await setting.views.until("the range elsewhere", lambda s=shard: s not in shards_there(setting), seconds=60)
-        await setting.healed()
-    await kubectl("uncordon", SECOND_NODE)
-
-
 def shards_there(setting: Setting) -> list[int]:
     """List the shards that are held on the second node."""
     there = {pod["metadata"]["uid"] for pod in setting.pods if pod["spec"].get("nodeName") == SECOND_NODE}
@@ -120,9 +109,8 @@ async def node_drained(setting: Setting, planned: Planned) -> None:
 
 
 async def node_lost(setting: Setting, planned: Planned) -> None:
-    """Pull the second node's network cable until its range is served elsewhere."""
+    """Pull the second node's network cable until its ranges are served elsewhere."""
     await _inhabit_second_node(setting, planned)
-    await _leave_one_there(setting)
     await asyncio.to_thread(setting.bed.second_node_link, up=False)
     try:
         await setting.views.until("its ranges elsewhere", lambda: not shards_there(setting), seconds=180)
