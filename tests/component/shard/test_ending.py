@@ -191,7 +191,10 @@ def free_port():
 
 
 async def test_the_program_ends_on_sigterm(open_stage, tmp_path):
-    """The entry point, on the cluster in memory: it serves its probes, and a real SIGTERM ends it with 4000."""
+    """The entry point, on the cluster in memory: it serves its probes, and a real SIGTERM ends it with 4000.
+
+    It serves on until another pod is named active, as a drained one does.
+    """
     stage = await open_stage(config={"sinks": (Sink(name="memory", memory=MemorySinkSpec()),)})
     name, port, file = stage.add_range(0, 0), free_port(), tmp_path / "token"
     file.write_text(stage.sim.token)
@@ -203,9 +206,11 @@ async def test_the_program_ends_on_sigterm(open_stage, tmp_path):
     stage.cluster.grant(name, 1)
     await stage.sim.wait_for(stage.control.sessions)
     await until(lambda: any("live" in line for line in stage.book.lines))
+    os.kill(os.getpid(), signal.SIGTERM)
+    await until(lambda: any("serving on" in line for line in stage.book.lines))
     async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{port}/readyz") as answer:
         assert answer.status == 200
-    os.kill(os.getpid(), signal.SIGTERM)
+    stage.cluster.activate(name, "p2")
     async with asyncio.timeout(3):
         await program
     for number in (signal.SIGTERM, signal.SIGINT):
