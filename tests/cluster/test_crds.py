@@ -44,6 +44,9 @@ spec:
       events: {include: [MESSAGE_CREATE]}
   transport: {compression: zlib-stream, gatewayURL: "ws://simulator:8080", apiURL: "http://simulator:8080/api/v10"}
   identify: {reservePercent: 25, hold: true}
+  buffer: {memory: 32Mi, disk: 512Mi, volumeClaim: {size: 2Gi, storageClassName: fast}}
+  rollout: {maxParallel: 2}
+  paused: true
   presence:
     status: idle
     afk: false

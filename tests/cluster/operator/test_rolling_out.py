@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 REVISION = "shardwright.dev/revision"
 
 
@@ -35,6 +37,7 @@ async def test_a_change_of_the_pods_is_handed_over_range_by_range(running):
     assert [metadata["labels"].get("team") for metadata in staying] == ["discord"] * 3
 
 
+@pytest.mark.timeout(300)
 async def test_a_revision_that_twice_does_not_take_over_is_taken_back_and_stops_the_rollout(running):
     await running.put_secret()
     await running.apply()
