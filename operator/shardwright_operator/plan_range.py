@@ -270,8 +270,8 @@ class Situation:
         """The pod that the active one replaced, and that could take the range back."""
         active = self.active
         older = (pod for pod in self.others if active is not None and pod.incarnation < active.incarnation)
-        fits = (pod for pod in older if pod.running and not self._old_secret(pod))
-        return max(fits, key=lambda pod: pod.incarnation, default=None)
+        fits = (pod for pod in older if not pod.crash_looping and not self._old_secret(pod))
+        return max(fits, key=lambda pod: (pod.running, pod.incarnation), default=None)
 
     @property
     def companion(self) -> Pod | None:
