@@ -1,4 +1,4 @@
-"""Real nats-servers for the sinks' tests, on both event loops."""
+"""Real servers for the sinks' tests, on both event loops."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 import uvloop
-from testbed import binaries
 
+from component.sinks import programs
 from component.sinks.nats_server import NatsServer
 
 
@@ -18,8 +18,7 @@ def pytest_asyncio_loop_factories():
 @pytest.fixture(scope="session")
 def nats_program():
     """Find nats-server on PATH or in the cache, or build it."""
-    binaries.require(binaries.NATS)
-    return binaries.NATS.folder / "nats-server"
+    return programs.nats()
 
 
 @pytest.fixture

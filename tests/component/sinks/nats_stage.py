@@ -8,7 +8,8 @@ from random import Random
 from component.sinks.waiting import until
 from shardwright_api import resources
 from shardwright_shard.journal import Event, Journal, Source
-from shardwright_shard.sinks.nats import Limits, NatsSink
+from shardwright_shard.sinks.connected import Limits, Surroundings
+from shardwright_shard.sinks.nats import NatsSink
 
 BOT = "81384788765712384"
 QUICK = Limits(
@@ -29,9 +30,9 @@ class Stage:
     """A journal with sources, and one sink."""
 
     def __init__(self, url, *, stream="D", subject="discord.{bot}.{event}", limits=QUICK, tls=None, **events):
-        spec = resources.NatsSink(url=url, stream=stream, subject=subject)
-        chosen = resources.EventFilter(**events)
-        self.sink = NatsSink(spec, name="events", bot=BOT, events=chosen, random=Random(), limits=limits, tls=tls)
+        nats = resources.NatsSink(url=url, stream=stream, subject=subject)
+        spec = resources.Sink(name="events", nats=nats, events=resources.EventFilter(**events))
+        self.sink = NatsSink(nats, Surroundings(spec=spec, bot=BOT, random=Random(), limits=limits), tls=tls)
         self.journal = Journal(limit=64 * 2**20)
         self.sources = [Source(bot=BOT, shard=shard, total=4, session=f"s{shard}") for shard in range(4)]
         self.source = self.sources[0]
