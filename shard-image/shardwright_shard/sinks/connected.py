@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
@@ -57,7 +57,7 @@ class Surroundings:
     spec: resources.Sink
     bot: str
     random: Random
-    secrets: Secrets = Secrets()
+    secrets: Secrets = field(default_factory=Secrets)
     limits: Limits = Limits()
 
 

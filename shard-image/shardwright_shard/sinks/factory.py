@@ -11,6 +11,7 @@ from shardwright_shard.sinks.base import Sink
 from shardwright_shard.sinks.connected import Limits, Surroundings
 from shardwright_shard.sinks.memory import MemorySink
 from shardwright_shard.sinks.nats import NatsSink
+from shardwright_shard.sinks.redis import RedisSink
 from shardwright_shard.sinks.secrets import Secrets
 from shardwright_shard.sinks.stdout import StdoutSink
 
@@ -63,5 +64,7 @@ def _make(kind: Kind, around: Surroundings) -> Sink:
             return StdoutSink(name=around.spec.name, events=around.spec.events, random=around.random)
         case resources.MemorySink():
             return MemorySink(name=around.spec.name, events=around.spec.events)
+        case resources.RedisSink():
+            return RedisSink(kind, around)
         case _:
             raise NotImplementedError

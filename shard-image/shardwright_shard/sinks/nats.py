@@ -65,11 +65,13 @@ class NatsSink(ConnectedSink):
         """Open a connection to the next server."""
         server = next(self._servers)
         self.where = str(server)
+        self.secrets.check()
         return await open_connection(
             server,
             self,
             inbox=self._inbox,
             ack_stream=self._stream,
+            secrets=self.secrets,
             tls=self._tls,
             timeout=self.limits.connect_within,
         )

@@ -28,13 +28,15 @@ class Secrets:
         """Whether certificates were named."""
         return self._tls is not None
 
+    def check(self) -> None:
+        """Raise `SinkUnavailable` where a Secret that is named is not mounted: before anything is dialled."""
+        for folder, what in ((self._credentials, "credentials"), (self._tls, "certificates")):
+            if folder is not None and not (folder.is_dir() and any(folder.iterdir())):
+                raise SinkUnavailable(f"the Secret with the {what} is not there, or empty")
+
     def key(self, name: str) -> str | None:
         """Give a key of the credentials, without white space around it. Raise `SinkUnavailable` where it is unreadable."""
-        if self._credentials is None:
-            return None
-        if not self._credentials.is_dir() or not any(self._credentials.iterdir()):
-            raise SinkUnavailable("the Secret with the credentials is not there, or empty")
-        return _read(self._credentials / name)
+        return None if self._credentials is None else _read(self._credentials / name)
 
     def login(self) -> tuple[str, str] | None:
         """Give user name and password; None where no Secret is named. Raise `SinkUnavailable` where one is missing."""

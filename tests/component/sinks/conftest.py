@@ -11,14 +11,34 @@ from component.sinks import programs
 from component.sinks.nats_server import NatsServer
 
 
-def pytest_asyncio_loop_factories():
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+def pytest_asyncio_loop_factories(item):
+    """Run on both loops; the conformance suite, whose servers take long to start, on the pod's."""
+    loops = {"uvloop": uvloop.new_event_loop}
+    return loops if item.path.name == "test_conformance.py" else {"asyncio": asyncio.new_event_loop, **loops}
 
 
 @pytest.fixture(scope="session")
 def nats_program():
     """Find nats-server on PATH or in the cache, or build it."""
     return programs.nats()
+
+
+@pytest.fixture(scope="session")
+def redis_program():
+    """Give the folder of Redis, unpacked."""
+    return programs.debian("redis", programs.REDIS)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_program():
+    """Give the folder of RabbitMQ and Erlang, unpacked."""
+    return programs.debian("rabbitmq", programs.RABBITMQ)
+
+
+@pytest.fixture(scope="session")
+def kafka_program():
+    """Give the folder of Kafka's jars."""
+    return programs.kafka()
 
 
 @pytest.fixture

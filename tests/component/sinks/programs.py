@@ -11,7 +11,6 @@ Measured on two cores, cold and with warm mirrors: 4 s for Debian's packages, 5 
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +69,7 @@ def _unpack(folder, wanted):
     fetch = ["apt-get", "download", *wanted]
     if not any(Path("/var/lib/apt/lists").glob("*Packages*")):
         run(["apt-get", "update"], log=LOG, advice=advice)
-    os.chmod(archives, 0o777)  # apt fetches as a user of its own
+    archives.chmod(0o777)  # apt fetches as a user of its own
     run(fetch, log=LOG, advice=f"{advice}; an old list is renewed by apt-get update", cwd=archives)
     for archive in sorted(archives.glob("*.deb")):
         run(["dpkg-deb", "-x", archive, folder], log=LOG, advice="see the log")

@@ -77,7 +77,7 @@ class RabbitServer(Server):
             self._epmd.wait()
 
     @asynccontextmanager
-    async def channel(self, user="guest", password="guest"):  # noqa: S107
+    async def channel(self, user="guest", password="guest"):
         """Give a channel of aio-pika: another program's view."""
         connection = await aio_pika.connect(self.url, login=user, password=password)
         async with connection:

@@ -11,8 +11,8 @@ from shardwright_shard.sinks.nats_encoder import Encoder
 from shardwright_shard.sinks.nats_flow import Flow
 from shardwright_shard.sinks.nats_subject import SubjectTemplate
 from shardwright_shard.sinks.nats_wire import Acks, Failure, Message, Pong
-from shardwright_shard.sinks.window import Window
 from shardwright_shard.sinks.selection import Selection
+from shardwright_shard.sinks.window import Window
 from unit.shard.sinks.making import BOT, TIME, journal, message, messages, source
 from unit.shard.sinks.published import read
 

@@ -1,0 +1,143 @@
+"""Every kind of sink with its real server, as the conformance suite needs it.
+
+A *kind* starts its server, makes what the sink writes to, gives the sink's specification, and reads what was stored, by
+the clients that consumers would use. `found` turns it into what all have in common.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+
+from component.sinks.nats_server import NatsServer
+from component.sinks.redis_server import RedisServer
+from component.sinks.stage import BOT, QUICK
+from shardwright_api import resources
+from shardwright_shard.sinks.factory import make_sink
+
+SECRET = "hunter2-not-in-any-message"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A stored event: its attributes by plain names, and the payload."""
+
+    attributes: dict[str, str]
+    data: bytes
+
+    @property
+    def id(self):
+        return self.attributes["id"]
+
+
+class Kind:
+    """What the suite needs of a kind. `twice`: whether an event may be stored twice after a lost connection."""
+
+    name = ""
+    twice = False
+    throttled_words = ""
+    missing_words = ""
+    login_words = ""
+    user = "shard"
+    limits = QUICK
+
+    def __init__(self, program, folder):
+        self.program = program
+        self.folder = folder
+        self.server = None
+        self.made = 0
+
+    def make_server(self):
+        folder = self.folder / f"{self.name}-{self.made}"
+        folder.mkdir()
+        self.made += 1
+        return self.server_kind(self.program, folder)
+
+    def sink(self, *, secrets=None, limits=None, **fields):
+        """Make a sink for what `prepare` made."""
+        reference = resources.SecretRef("any") if secrets else None
+        spec = resources.Sink(name="events", credentials_secret_ref=reference, **{**self.fields(), **fields})
+        return make_sink(spec, bot=BOT, random=Random(), secrets=secrets, limits=limits or self.limits)
+
+    def close(self):
+        if self.server is not None:
+            self.server.kill()
+
+
+class Nats(Kind):
+    name = "nats"
+    server_kind = NatsServer
+    throttled_words = "maximum messages exceeded"
+    missing_words = "stream D does not exist"
+    login_words = "Authorization Violation"
+
+    async def start(self, **settings):
+        self.server = self.server or self.make_server()
+        await self.server.start(**settings)
+
+    async def prepare(self):
+        await self.server.add_stream()
+
+    def fields(self):
+        return {"nats": resources.NatsSink(url=self.server.url, stream="D")}
+
+    async def stored(self):
+        return [
+            Found({key.removeprefix("ce-"): value for key, value in message.headers.items()}, message.data)
+            for message in await self.server.stored()
+        ]
+
+    @asynccontextmanager
+    async def throttled(self):
+        await self.server.change_stream(max_msgs=100, discard="new")
+        yield
+        await self.server.change_stream(max_msgs=-1)
+
+    async def start_with_login(self):
+        await self.start()
+        await self.prepare()
+        self.server.kill()
+        await self.start(authorization={"user": "shard", "password": SECRET})
+
+
+class Redis(Kind):
+    name = "redis"
+    twice = True
+    server_kind = RedisServer
+    user = "default"
+    throttled_words = "OOM command not allowed"
+    login_words = "WRONGPASS"
+
+    async def start(self, **settings):
+        self.server = self.server or self.make_server()
+        await self.server.start(**settings)
+
+    async def prepare(self):
+        """Have what is written to: XADD makes the stream itself."""
+
+    def fields(self):
+        return {"redis": resources.RedisSink(url=self.server.url)}
+
+    async def stored(self):
+        return [
+            Found(
+                {key.decode().removeprefix("ce-"): value.decode() for key, value in fields.items() if key != b"data"},
+                fields[b"data"],
+            )
+            for fields in await self.server.stored(f"discord:{BOT}")
+        ]
+
+    @asynccontextmanager
+    async def throttled(self):
+        async with self.server.client() as client:
+            used = (await client.info("memory"))["used_memory"]
+            await client.config_set("maxmemory", used + 200_000)
+            yield
+            await client.config_set("maxmemory", 0)
+
+    async def start_with_login(self):
+        await self.start(requirepass=SECRET)
+
+
+KINDS = (Nats, Redis)
