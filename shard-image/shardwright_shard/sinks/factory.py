@@ -66,5 +66,9 @@ def _make(kind: Kind, around: Surroundings) -> Sink:
             return MemorySink(name=around.spec.name, events=around.spec.events)
         case resources.RedisSink():
             return RedisSink(kind, around)
+        case resources.KafkaSink():
+            from shardwright_shard.sinks.kafka import KafkaSink  # noqa: PLC0415
+
+            return KafkaSink(kind, around)
         case _:
             raise NotImplementedError

@@ -7,9 +7,10 @@ the clients that consumers would use. `found` turns it into what all have in com
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
+from component.sinks.kafka_server import KafkaServer
 from component.sinks.nats_server import NatsServer
 from component.sinks.redis_server import RedisServer
 from component.sinks.stage import BOT, QUICK
@@ -140,4 +141,42 @@ class Redis(Kind):
         await self.start(requirepass=SECRET)
 
 
-KINDS = (Nats, Redis)
+class Kafka(Kind):
+    name = "kafka"
+    server_kind = KafkaServer
+    throttled_words = "nothing was acknowledged"
+    missing_words = "topic discord: does not exist"
+    login_words = "Authentication failed"
+    limits = replace(QUICK, connect_within=5.0, stalled_after=0.5)
+    mechanism = None
+
+    async def start(self, **settings):
+        self.server = self.server or self.make_server()
+        await self.server.start(**settings)
+
+    async def prepare(self):
+        await self.server.add_topic("discord")
+
+    def fields(self):
+        return {"kafka": resources.KafkaSink(bootstrap_servers=self.server.servers, sasl_mechanism=self.mechanism)}
+
+    async def stored(self):
+        return [
+            Found({name.removeprefix("ce_"): value.decode() for name, value in message.headers()}, message.value())
+            for message in await self.server.stored("discord")
+        ]
+
+    @asynccontextmanager
+    async def throttled(self):
+        await self.server.limit_producers(["--add-config", "producer_byte_rate=1000"])
+        yield
+        await self.server.limit_producers(["--delete-config", "producer_byte_rate"])
+
+    async def start_with_login(self):
+        """Ask clients for a login; the broker itself and the tests use another door."""
+        self.mechanism = "PLAIN"
+        await self.start(users={"shard": SECRET})
+        await self.prepare()
+
+
+KINDS = (Nats, Redis, Kafka)
