@@ -117,6 +117,11 @@ class ConnectedSink:
         del line
         return ""
 
+    def told_to_wait(self, line: Line) -> bool:
+        """Tell whether the server itself said that it takes nothing for now: the connection is kept then."""
+        del line
+        return False
+
     # The plug-in point
 
     def attach(self, reader: Reader) -> None:
@@ -171,7 +176,7 @@ class ConnectedSink:
             self.away(flow.refusal)
             self._trouble.set()
         elif not self.available and flow.acknowledged != before:
-            self._present()
+            self.present()
 
     def resumed(self) -> None:
         """Go on sending."""
@@ -221,7 +226,7 @@ class ConnectedSink:
         self._watch = Watch(self.limits, now=_now())
         self.flow.begin(line)
         if not self.flow.pending:
-            self._present()
+            self.present()
 
     async def _until_refused(self, line: Line) -> None:
         """Look after the flow until an event is refused. Raise `SinkUnavailable` when the connection is of no use."""
@@ -229,12 +234,14 @@ class ConnectedSink:
             if line.lost_because is not None:
                 raise SinkUnavailable(line.lost_because)
             await _happens(self._trouble, self.limits.look_every)
-            if self._watch.look(self.flow, now=_now()) > self.limits.stalled_after:
+            if self.told_to_wait(line):
+                self._watch = Watch(self.limits, now=_now())
+            elif self._watch.look(self.flow, now=_now()) > self.limits.stalled_after:
                 self.away(f"nothing was acknowledged for more than {self.limits.stalled_after:g} s")
             if not self.flow.window.under_way and (why := self.retiring(line)):
                 raise SinkUnavailable(why)
 
-    def _present(self) -> None:
+    def present(self) -> None:
         """Say that events are taken."""
         self.available = True
         self.message = self._with_drops(self._warning)

@@ -70,5 +70,9 @@ def _make(kind: Kind, around: Surroundings) -> Sink:
             from shardwright_shard.sinks.kafka import KafkaSink  # noqa: PLC0415
 
             return KafkaSink(kind, around)
+        case resources.AmqpSink():
+            from shardwright_shard.sinks.amqp import AmqpSink  # noqa: PLC0415
+
+            return AmqpSink(kind, around)
         case _:
             raise NotImplementedError

@@ -91,7 +91,11 @@ class Encoder:
                 self.oversize += 1
                 event = oversize.replacement(source, event)  # noqa: PLW2901 - what is sent in its place
             seq, name, payload, backfill, _ = event
-            headers: list[tuple[str, str | bytes | None]] = [*(marked if backfill else plain)[name], time, ("ce_id", f"{prefix}{event.last}".encode())]
+            headers: list[tuple[str, str | bytes | None]] = [
+                *(marked if backfill else plain)[name],
+                time,
+                ("ce_id", f"{prefix}{event.last}".encode()),
+            ]
             if seq is not None:
                 headers.append(("ce_seq", str(seq).encode()))
             if self._by_guild and (found := guild(name, payload)) != NO_GUILD:

@@ -10,11 +10,13 @@ import uvloop
 from component.sinks import programs
 from component.sinks.nats_server import NatsServer
 
+SLOW = ("test_conformance.py", "test_amqp.py", "test_kafka.py")
+
 
 def pytest_asyncio_loop_factories(item):
     """Run on both loops; the conformance suite, whose servers take long to start, on the pod's."""
     loops = {"uvloop": uvloop.new_event_loop}
-    return loops if item.path.name == "test_conformance.py" else {"asyncio": asyncio.new_event_loop, **loops}
+    return loops if item.path.name in SLOW else {"asyncio": asyncio.new_event_loop, **loops}
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from random import Random
 
 from component.sinks.kafka_server import KafkaServer
 from component.sinks.nats_server import NatsServer
+from component.sinks.rabbitmq_server import RabbitServer
 from component.sinks.redis_server import RedisServer
 from component.sinks.stage import BOT, QUICK
 from shardwright_api import resources
@@ -179,4 +180,45 @@ class Kafka(Kind):
         await self.prepare()
 
 
-KINDS = (Nats, Redis, Kafka)
+class Rabbit(Kind):
+    name = "rabbitmq"
+    server_kind = RabbitServer
+    twice = True
+    throttled_words = "the broker is blocked"
+    missing_words = "NOT_FOUND - no exchange 'discord'"
+    login_words = "ACCESS_REFUSED"
+    user = "guest"
+    limits = replace(QUICK, connect_within=5.0, acks_within=5.0, stalled_after=0.5)
+
+    async def start(self, **settings):
+        self.server = self.server or self.make_server()
+        await self.server.start(**settings)
+
+    async def prepare(self):
+        await self.server.add_queue("events")
+
+    def fields(self):
+        return {"amqp": resources.AmqpSink(url=self.server.url)}
+
+    async def stored(self):
+        return [
+            Found({name.removeprefix("cloudEvents_"): value for name, value in message.headers.items()}, message.body)
+            for message in await self.server.stored("events")
+        ]
+
+    @asynccontextmanager
+    async def throttled(self):
+        await self.server.set_memory_limit("0.0000001")
+        yield
+        await self.server.set_memory_limit("0.6")
+
+    async def start_with_login(self):
+        await self.start(default_pass=SECRET)
+        await self.prepare()
+
+    def close(self):
+        if self.server is not None:
+            self.server.close()
+
+
+KINDS = (Nats, Redis, Kafka, Rabbit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 from contextlib import asynccontextmanager
@@ -18,12 +19,14 @@ class RabbitServer(Server):
         super().__init__(program, folder)
         self._epmd_port, self._nodes_port = free_port(), free_port()
         self._epmd = None
+        self._password = "guest"
 
     @property
     def url(self):
         return f"amqp://127.0.0.1:{self.port}"
 
     def prepare(self, **settings):
+        self._password = settings.get("default_pass", self._password)
         config = {
             "listeners.tcp.1": f"127.0.0.1:{self.port}",
             "loopback_users": "none",
@@ -69,6 +72,12 @@ class RabbitServer(Server):
             "RUNNING_UNDER_SYSTEMD": "1",  # the script becomes the server instead of waiting for it
         }
 
+    async def set_memory_limit(self, part):
+        """Say which part of the machine's memory RabbitMQ may use before it blocks publishers."""
+        tool = next(self._program.glob("usr/lib/rabbitmq/lib/*/sbin/rabbitmqctl"))
+        command = [tool, "set_vm_memory_high_watermark", part]
+        await asyncio.to_thread(subprocess.run, command, env=self._environment(), check=True, capture_output=True)
+
     def close(self):
         """End all of it."""
         self.kill()
@@ -77,9 +86,9 @@ class RabbitServer(Server):
             self._epmd.wait()
 
     @asynccontextmanager
-    async def channel(self, user="guest", password="guest"):
+    async def channel(self):
         """Give a channel of aio-pika: another program's view."""
-        connection = await aio_pika.connect(self.url, login=user, password=password)
+        connection = await aio_pika.connect(host="127.0.0.1", port=self.port, password=self._password)
         async with connection:
             yield await connection.channel()
 
