@@ -55,7 +55,7 @@ def _kinds(spec: resources.Sink) -> tuple[Kind | None, ...]:
     return spec.nats, spec.redis, spec.kafka, spec.amqp, spec.http, spec.stdout, spec.memory
 
 
-def _make(kind: Kind, around: Surroundings) -> Sink:
+def _make(kind: Kind, around: Surroundings) -> Sink:  # noqa: PLR0911 - one for each kind
     """Make a sink. What a pod does not use is not imported: client libraries take memory."""
     match kind:
         case resources.NatsSink():
@@ -74,5 +74,7 @@ def _make(kind: Kind, around: Surroundings) -> Sink:
             from shardwright_shard.sinks.amqp import AmqpSink  # noqa: PLC0415
 
             return AmqpSink(kind, around)
-        case _:
-            raise NotImplementedError
+        case resources.HttpSink():
+            from shardwright_shard.sinks.http import HttpSink  # noqa: PLC0415
+
+            return HttpSink(kind, around)

@@ -6,10 +6,13 @@ the clients that consumers would use. `found` turns it into what all have in com
 
 from __future__ import annotations
 
+import base64
+import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from random import Random
 
+from component.sinks.http_server import HttpServer
 from component.sinks.kafka_server import KafkaServer
 from component.sinks.nats_server import NatsServer
 from component.sinks.rabbitmq_server import RabbitServer
@@ -37,6 +40,7 @@ class Kind:
     """What the suite needs of a kind. `twice`: whether an event may be stored twice after a lost connection."""
 
     name = ""
+    needs_program = True
     twice = False
     throttled_words = ""
     missing_words = ""
@@ -221,4 +225,56 @@ class Rabbit(Kind):
             self.server.close()
 
 
-KINDS = (Nats, Redis, Kafka, Rabbit)
+class HttpBinary(Kind):
+    name = "http"
+    needs_program = False
+    server_kind = HttpServer
+    twice = True
+    throttled_words = "429 Too Many Requests"
+    login_words = "401 Unauthorized"
+    mode = resources.HttpMode.BINARY
+    limits = replace(QUICK, acks_within=2.0)
+
+    async def start(self, **settings):
+        self.server = self.server or self.make_server()
+        await self.server.start(**settings)
+
+    async def prepare(self):
+        """Have what is written to: an endpoint is there when its server is."""
+
+    def fields(self):
+        return {"http": resources.HttpSink(url=self.server.url, mode=self.mode)}
+
+    async def stored(self):
+        return [
+            Found({name.lower().removeprefix("ce-"): value for name, value in headers.items()}, body)
+            for headers, body in await self.server.stored()
+        ]
+
+    @asynccontextmanager
+    async def throttled(self):
+        self.server.order(status=429, headers={"retry-after": "1"})
+        yield
+        self.server.order()
+
+    async def start_with_login(self):
+        login = base64.b64encode(f"{self.user}:{SECRET}".encode()).decode()
+        await self.start(authorization=f"Basic {login}")
+
+
+class HttpBatched(HttpBinary):
+    name = "http-batched"
+    mode = resources.HttpMode.BATCHED
+
+    async def stored(self):
+        found = [event for _, body in await self.server.stored() for event in json.loads(body)]
+        return [
+            Found(
+                {name: str(value) for name, value in event.items()},
+                json.dumps(event["data"], separators=(",", ":")).encode(),
+            )
+            for event in found
+        ]
+
+
+KINDS = (Nats, Redis, Kafka, Rabbit, HttpBinary, HttpBatched)

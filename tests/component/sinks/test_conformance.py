@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import resource
 from contextlib import asynccontextmanager
 
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
 def kind(request, tmp_path):
-    made = request.param(request.getfixturevalue(f"{request.param.name}_program"), tmp_path)
+    program = request.getfixturevalue(f"{request.param.name}_program") if request.param.needs_program else None
+    made = request.param(program, tmp_path)
     yield made
     made.close()
 
@@ -140,6 +142,7 @@ async def test_wrong_credentials_are_told_in_the_servers_words_and_read_again(ki
         await stage.away(kind.login_words)
         print(f"{kind.name}: {stage.sink.message}")
         assert SECRET not in stage.sink.message
+        assert base64.b64encode(f"{kind.user}:{SECRET}-wrong".encode()).decode() not in stage.sink.message
         (folder / "password").write_text(f"{SECRET}\n")
         await stage.settled(within=60)
 
