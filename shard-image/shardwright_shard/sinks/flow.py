@@ -157,7 +157,7 @@ class Flow:
                 break
             left -= len(batch.events)
         else:
-            self._behind = left <= 0
+            self._behind = self._reader.behind
         if data := self.outlet.flush(self.tail()):
             writer.write(data)
         return bool(batches) and self._reader.next > batches[0].position

@@ -27,6 +27,10 @@ class Intake(Protocol):
     next: int
 
     @property
+    def behind(self) -> bool:
+        """Whether there is more to take."""
+
+    @property
     def pending(self) -> int:
         """Count the events not yet acknowledged."""
 
@@ -59,6 +63,11 @@ class DroppingIntake:
         self.dropped = 0
         self.dropping = False
         """Whether events were dropped since this sink had caught up last."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is more to take."""
+        return bool(self._batches) and self.next < self._batches[-1].end
 
     @property
     def pending(self) -> int:
