@@ -107,7 +107,11 @@ BAD_SPECS: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.sinks[1]",
         "Duplicate",
     ),
-    "a sink without a kind": (sink(), "spec.sinks[0]", "sink a needs exactly one kind, one of nats, redis, kafka, amqp, http, stdout"),
+    "a sink without a kind": (
+        sink(),
+        "spec.sinks[0]",
+        "sink a needs exactly one kind, one of nats, redis, kafka, amqp, http, stdout",
+    ),
     "a sink of two kinds": (
         sink(nats=NATS, stdout={}),
         "spec.sinks[0]",
@@ -137,7 +141,11 @@ BAD_SPECS: dict[str, tuple[dict[str, Any], str, str]] = {
     "an HTTP URL of another scheme": (sink(http={"url": "amqp://a"}), "spec.sinks[0].http.url", "https://host:port"),
     "a batch of nothing": (sink(http={"url": "http://a", "maxBatch": 0}), "spec.sinks[0].http.maxBatch", "1"),
     "an age without a unit": (sink(stdout={}, maxAge={"A": "3"}), "spec.sinks[0].maxAge", "3"),
-    "an age of a name that is none": (sink(stdout={}, maxAge={"a b": "3s"}), "spec.sinks[0].maxAge", "INTERACTION_CREATE"),
+    "an age of a name that is none": (
+        sink(stdout={}, maxAge={"a b": "3s"}),
+        "spec.sinks[0].maxAge",
+        "INTERACTION_CREATE",
+    ),
     "an unknown overflow": (sink(stdout={}, overflow="Drop"), "spec.sinks[0].overflow", "Drop"),
     "a stream with a dot": (sink(nats={**NATS, "stream": "a.b"}), "spec.sinks[0].nats.stream", "a.b"),
     "a subject with a wildcard": (sink(nats={**NATS, "subject": "a.>"}), "spec.sinks[0].nats.subject", "a.>"),

@@ -7,6 +7,7 @@ from random import Random
 
 from shardwright_api import names, resources
 from shardwright_shard.errors import ConfigError
+from shardwright_shard.sinks import max_age
 from shardwright_shard.sinks.base import Sink
 from shardwright_shard.sinks.connected import Limits, Surroundings
 from shardwright_shard.sinks.memory import MemorySink
@@ -61,7 +62,11 @@ def _make(kind: Kind, around: Surroundings) -> Sink:  # noqa: PLR0911 - one for 
         case resources.NatsSink():
             return NatsSink(kind, around)
         case resources.StdoutSink():
-            return StdoutSink(name=around.spec.name, events=around.spec.events, random=around.random)
+            spec = around.spec
+            ages = max_age.seconds(spec.max_age)
+            return StdoutSink(
+                name=spec.name, events=spec.events, random=around.random, max_age=ages, overflow=spec.overflow
+            )
         case resources.MemorySink():
             return MemorySink(name=around.spec.name, events=around.spec.events)
         case resources.RedisSink():

@@ -40,23 +40,32 @@ class Selection:
 
     def of(self, batch: Batch) -> tuple[Sequence[int], list[Event]]:
         """Give the events to send with their positions."""
-        old = bool(self._max_age) and self._clock() - batch.time > self._shortest
-        if self._takes is None and not old and not self.stored:
+        age = self.age(batch)
+        if self._takes is None and age <= self._shortest and not self.stored:
             return range(batch.position, batch.end), batch.events
-        return self._chosen(batch, self._clock() - batch.time)
+        stored = self.stored
+        kept = [
+            (position, event)
+            for position, event in enumerate(batch.events, batch.position)
+            if self.keeps(event, age) and position not in stored
+        ]
+        if len(kept) == len(batch.events):
+            return range(batch.position, batch.end), batch.events
+        return [position for position, _ in kept], [event for _, event in kept]
 
-    def _chosen(self, batch: Batch, age: float) -> tuple[Sequence[int], list[Event]]:
-        positions: list[int] = []
-        events: list[Event] = []
-        for position, event in enumerate(batch.events, batch.position):
-            if self._takes is not None and not self._takes(event.name, event.backfill):
-                self.filtered += 1
-            elif age > self._shortest and self._too_old(event.name, age):
-                self.expired += 1
-            elif position not in self.stored:
-                positions.append(position)
-                events.append(event)
-        return positions, events
+    def age(self, batch: Batch) -> float:
+        """Give a batch's age in seconds, 0 where nothing expires."""
+        return self._clock() - batch.time if self._max_age else 0.0
+
+    def keeps(self, event: Event, age: float) -> bool:
+        """Tell whether an event of that age is to be sent, and count it where it is not."""
+        if self._takes is not None and not self._takes(event.name, event.backfill):
+            self.filtered += 1
+            return False
+        if age > self._shortest and self._too_old(event.name, age):
+            self.expired += 1
+            return False
+        return True
 
     def _too_old(self, name: str, age: float) -> bool:
         limit = self._max_age.get(name, self._max_age.get(EVERY_NAME))
