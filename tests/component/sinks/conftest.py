@@ -10,7 +10,7 @@ import uvloop
 from component.sinks import programs
 from component.sinks.nats_server import NatsServer
 
-SLOW = ("test_conformance.py", "test_amqp.py", "test_kafka.py")
+SLOW = ("test_conformance.py", "test_amqp.py", "test_tls.py", "test_kafka.py")
 
 
 def pytest_asyncio_loop_factories(item):

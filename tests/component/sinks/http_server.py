@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import sys
 from pathlib import Path
 
@@ -69,4 +70,16 @@ def main():
     app = web.Application(client_max_size=2**30)
     app["folder"] = Path(sys.argv[1])
     app.router.add_post("/events", accept)
-    web.run_app(app, host="127.0.0.1", port=int(sys.argv[2]), print=None, access_log=None)
+    orders = app["folder"] / "orders.json"
+    found = json.loads(orders.read_text()).get("certificates") if orders.exists() else None
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[2]), print=None, access_log=None, ssl_context=context(found))
+
+
+def context(folder):
+    """Give the TLS context that asks for certificates, where there is a folder with ours."""
+    if folder is None:
+        return None
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=f"{folder}/ca.crt")
+    made.load_cert_chain(f"{folder}/tls.crt", f"{folder}/tls.key")
+    made.verify_mode = ssl.CERT_REQUIRED
+    return made

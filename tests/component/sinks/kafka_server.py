@@ -26,9 +26,9 @@ class KafkaServer(Server):
     def servers(self):
         return f"127.0.0.1:{self.port}"
 
-    def prepare(self, *, users=None, **settings):
+    def prepare(self, *, users=None, certificates=None, **settings):
         """Open one door for the sink, with a login where there are users, and one for the tests."""
-        sink = "SASL_PLAINTEXT" if users else "PLAINTEXT"
+        sink = "SASL_PLAINTEXT" if users else "SSL" if certificates else "PLAINTEXT"
         config = {
             "process.roles": "broker,controller",
             "node.id": 1,
@@ -53,6 +53,8 @@ class KafkaServer(Server):
             config["listener.name.sink.plain.sasl.jaas.config"] = (
                 f"org.apache.kafka.common.security.plain.PlainLoginModule required {listed};"
             )
+        if certificates:
+            config |= self._secured(certificates)
         path = self._folder / "server.properties"
         path.write_text("".join(f"{name}={value}\n" for name, value in config.items()))
         java = [*_JAVA, "-cp", f"{self._program}/*"]
@@ -60,6 +62,13 @@ class KafkaServer(Server):
             tool = [*java, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", path]
             subprocess.run(tool, check=True, capture_output=True)
         return [*java, "kafka.Kafka", path], None
+
+    def _secured(self, folder):
+        store = self._folder / "store.pem"
+        store.write_text((folder / "tls.key").read_text() + (folder / "tls.crt").read_text())
+        options = {"keystore.type": "PEM", "keystore.location": store}
+        options |= {"truststore.type": "PEM", "truststore.location": folder / "ca.crt", "client.auth": "required"}
+        return {f"listener.name.sink.ssl.{name}": value for name, value in options.items()}
 
     @property
     def _own(self):

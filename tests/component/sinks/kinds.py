@@ -53,6 +53,7 @@ class Kind:
         self.folder = folder
         self.server = None
         self.made = 0
+        self.tls = False
 
     def make_server(self):
         folder = self.folder / f"{self.name}-{self.made}"
@@ -63,8 +64,15 @@ class Kind:
     def sink(self, *, secrets=None, limits=None, **fields):
         """Make a sink for what `prepare` made."""
         reference = resources.SecretRef("any") if secrets else None
-        spec = resources.Sink(name="events", credentials_secret_ref=reference, **{**self.fields(), **fields})
+        chosen = {"credentials_secret_ref": reference, **self.fields(), **fields}
+        spec = resources.Sink(name="events", **chosen)
         return make_sink(spec, bot=BOT, random=Random(), secrets=secrets, limits=limits or self.limits)
+
+    @property
+    def url(self):
+        """Give the server's URL, of the scheme that stands for TLS where it speaks that."""
+        plain, _, rest = self.server.url.partition("://")
+        return f"{self.secure if self.tls else plain}://{rest}"
 
     def close(self):
         if self.server is not None:
@@ -73,6 +81,7 @@ class Kind:
 
 class Nats(Kind):
     name = "nats"
+    secure = "tls"
     server_kind = NatsServer
     throttled_words = "maximum messages exceeded"
     missing_words = "stream D does not exist"
@@ -86,9 +95,12 @@ class Nats(Kind):
         await self.server.add_stream()
 
     def fields(self):
-        return {"nats": resources.NatsSink(url=self.server.url, stream="D")}
+        return {"nats": resources.NatsSink(url=self.url, stream="D")}
 
     async def stored(self):
+        if self.tls:
+            self.server.kill()
+            await self.server.start()
         return [
             Found({key.removeprefix("ce-"): value for key, value in message.headers.items()}, message.data)
             for message in await self.server.stored()
@@ -106,9 +118,18 @@ class Nats(Kind):
         self.server.kill()
         await self.start(authorization={"user": "shard", "password": SECRET})
 
+    async def start_with_tls(self, folder):
+        await self.start()
+        await self.prepare()
+        self.server.kill()
+        self.tls = True
+        files = {"ca_file": folder / "ca.crt", "cert_file": folder / "tls.crt", "key_file": folder / "tls.key"}
+        await self.start(tls={**{name: str(path) for name, path in files.items()}, "verify": True})
+
 
 class Redis(Kind):
     name = "redis"
+    secure = "rediss"
     twice = True
     server_kind = RedisServer
     user = "default"
@@ -123,7 +144,7 @@ class Redis(Kind):
         """Have what is written to: XADD makes the stream itself."""
 
     def fields(self):
-        return {"redis": resources.RedisSink(url=self.server.url)}
+        return {"redis": resources.RedisSink(url=self.url)}
 
     async def stored(self):
         return [
@@ -145,6 +166,16 @@ class Redis(Kind):
     async def start_with_login(self):
         await self.start(requirepass=SECRET)
 
+    async def start_with_tls(self, folder):
+        self.tls = True
+        files = {"tls_ca_cert_file": "ca.crt", "tls_cert_file": "tls.crt", "tls_key_file": "tls.key"}
+        await self.start(port=0, tls_port=self.secure_port(), **{name: folder / file for name, file in files.items()})
+
+    def secure_port(self):
+        self.server = self.make_server()
+        self.server.tls = True
+        return self.server.port
+
 
 class Kafka(Kind):
     name = "kafka"
@@ -163,7 +194,11 @@ class Kafka(Kind):
         await self.server.add_topic("discord")
 
     def fields(self):
-        return {"kafka": resources.KafkaSink(bootstrap_servers=self.server.servers, sasl_mechanism=self.mechanism)}
+        return {
+            "kafka": resources.KafkaSink(
+                bootstrap_servers=self.server.servers, sasl_mechanism=self.mechanism, tls=self.tls
+            )
+        }
 
     async def stored(self):
         return [
@@ -183,9 +218,15 @@ class Kafka(Kind):
         await self.start(users={"shard": SECRET})
         await self.prepare()
 
+    async def start_with_tls(self, folder):
+        self.tls = True
+        await self.start(certificates=folder)
+        await self.prepare()
+
 
 class Rabbit(Kind):
     name = "rabbitmq"
+    secure = "amqps"
     server_kind = RabbitServer
     twice = True
     throttled_words = "the broker is blocked"
@@ -202,7 +243,7 @@ class Rabbit(Kind):
         await self.server.add_queue("events")
 
     def fields(self):
-        return {"amqp": resources.AmqpSink(url=self.server.url)}
+        return {"amqp": resources.AmqpSink(url=self.url)}
 
     async def stored(self):
         return [
@@ -224,9 +265,16 @@ class Rabbit(Kind):
         if self.server is not None:
             self.server.close()
 
+    async def start_with_tls(self, folder):
+        self.tls = True
+        self.server = self.make_server()
+        await self.server.start_secure(folder)
+        await self.prepare()
+
 
 class HttpBinary(Kind):
     name = "http"
+    secure = "https"
     needs_program = False
     server_kind = HttpServer
     twice = True
@@ -243,7 +291,7 @@ class HttpBinary(Kind):
         """Have what is written to: an endpoint is there when its server is."""
 
     def fields(self):
-        return {"http": resources.HttpSink(url=self.server.url, mode=self.mode)}
+        return {"http": resources.HttpSink(url=self.url, mode=self.mode)}
 
     async def stored(self):
         return [
@@ -260,6 +308,10 @@ class HttpBinary(Kind):
     async def start_with_login(self):
         login = base64.b64encode(f"{self.user}:{SECRET}".encode()).decode()
         await self.start(authorization=f"Basic {login}")
+
+    async def start_with_tls(self, folder):
+        self.tls = True
+        await self.start(certificates=str(folder))
 
 
 class HttpBatched(HttpBinary):

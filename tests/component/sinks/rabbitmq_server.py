@@ -20,6 +20,7 @@ class RabbitServer(Server):
         self._epmd_port, self._nodes_port = free_port(), free_port()
         self._epmd = None
         self._password = "guest"
+        self._tests = None
 
     @property
     def url(self):
@@ -78,6 +79,15 @@ class RabbitServer(Server):
         command = [tool, "set_vm_memory_high_watermark", part]
         await asyncio.to_thread(subprocess.run, command, env=self._environment(), check=True, capture_output=True)
 
+    async def start_secure(self, folder):
+        """Open a door by TLS that asks for certificates; the tests keep another."""
+        self._tests, self._secured = free_port(), folder
+        files = {"cacertfile": "ca.crt", "certfile": "tls.crt", "keyfile": "tls.key"}
+        secure = {f"ssl_options.{name}": str(folder / file) for name, file in files.items()}
+        secure |= {"ssl_options.verify": "verify_peer", "ssl_options.fail_if_no_peer_cert": "true"}
+        doors = {"listeners.tcp.1": f"127.0.0.1:{self._tests}", "listeners.ssl.1": f"127.0.0.1:{self.port}"}
+        await self.start(**doors, **secure)
+
     def close(self):
         """End all of it."""
         self.kill()
@@ -88,7 +98,7 @@ class RabbitServer(Server):
     @asynccontextmanager
     async def channel(self):
         """Give a channel of aio-pika: another program's view."""
-        connection = await aio_pika.connect(host="127.0.0.1", port=self.port, password=self._password)
+        connection = await aio_pika.connect(host="127.0.0.1", port=self._tests or self.port, password=self._password)
         async with connection:
             yield await connection.channel()
 

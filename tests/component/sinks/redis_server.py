@@ -10,6 +10,8 @@ from component.sinks.server import Server
 class RedisServer(Server):
     """Redis with an append-only file; its data outlives its process."""
 
+    tls = False
+
     @property
     def url(self):
         return f"redis://127.0.0.1:{self.port}"
@@ -31,6 +33,10 @@ class RedisServer(Server):
         return [self._program / "usr/bin/redis-server", path], {"LD_LIBRARY_PATH": str(libraries)}
 
     def client(self, **options):
+        if self.tls:
+            files = {"ssl_ca_certs": "ca.crt", "ssl_certfile": "tls.crt", "ssl_keyfile": "tls.key"}
+            folder = self._folder.parent / "server"
+            options |= {"ssl": True, **{name: str(folder / file) for name, file in files.items()}}
         return redis.Redis(host="127.0.0.1", port=self.port, **options)
 
     async def stored(self, key, **options):
