@@ -21,8 +21,10 @@ class Sink(Protocol):
     name: str
     available: bool
     """Whether events sent now would be acknowledged soon."""
-    message: str
-    """Why it is not available: for conditions and logs; names streams and hosts, never secrets."""
+
+    @property
+    def message(self) -> str:
+        """Say why it is not available: for conditions and logs; names streams and hosts, never secrets."""
 
     def attach(self, reader: Reader) -> None:
         """Take the reader: called once, before `run`."""

@@ -81,7 +81,7 @@ class ConnectedSink:
         """Read what is common to all kinds. Raise `ConfigError` where it does not fit."""
         self.name = around.spec.name
         self.available = False
-        self.message = "not connected yet"
+        self._text = "not connected yet"
         self.random = around.random
         self.limits = around.limits
         self.secrets = around.secrets
@@ -89,13 +89,21 @@ class ConnectedSink:
         self.where = ""
         """The server, for messages: set by `connect`."""
         self._overflow = around.spec.overflow
-        self._intake: Intake | None = None
+        self._dropping: DroppingIntake | None = None
         self._flow: Flow | None = None
         self._pauses = self._backoff()
         self._trouble = asyncio.Event()
         self._warning = ""
         self._connects = 0
         self._watch = Watch(self.limits, now=0.0)
+
+    @property
+    def message(self) -> str:
+        """Say why events are not taken, or what is to be said all the same: that some are dropped at present."""
+        if self._dropping is None or not self._dropping.dropping:
+            return self._text
+        told = f"events are dropped ({self._overflow}): {self._dropping.dropped} so far"
+        return f"{self._text}; {told}" if self._text else told
 
     # What a kind of sink gives
 
@@ -126,15 +134,15 @@ class ConnectedSink:
 
     def attach(self, reader: Reader) -> None:
         """Take the reader."""
-        self._intake = intake(reader, self._overflow, limit=self.limits.waiting)
-        self._flow = self.make_flow(self._intake, Window(events=self.limits.events, size=self.limits.size))
+        taken = intake(reader, self._overflow, limit=self.limits.waiting)
+        self._dropping = taken if isinstance(taken, DroppingIntake) else None
+        self._flow = self.make_flow(taken, Window(events=self.limits.events, size=self.limits.size))
 
     def wake(self) -> None:
         """Send what stands behind the read position, as far as window and writer have room."""
-        flow = self.flow
-        if self._overflow is not resources.Overflow.BLOCK:
-            self._gather()
-        flow.pump()
+        if self._dropping is not None:
+            self._dropping.gather()
+        self.flow.pump()
 
     async def run(self) -> None:
         """Connect, serve and reconnect until cancelled."""
@@ -154,7 +162,7 @@ class ConnectedSink:
             "acknowledged": flow.acknowledged,
             "filtered": self.selection.filtered,
             "expired": self.selection.expired,
-            "dropped": self._dropped,
+            "dropped": self._dropping.dropped if self._dropping is not None else 0,
             "oversize": flow.outlet.oversize,
             "refused": flow.refused,
             "reconnects": max(0, self._connects - 1),
@@ -191,7 +199,7 @@ class ConnectedSink:
     def away(self, why: str) -> None:
         """Say that events are not taken, and why."""
         self.available = False
-        self.message = self._with_drops(why)
+        self._text = why
 
     # The life of a connection
 
@@ -244,35 +252,11 @@ class ConnectedSink:
     def present(self) -> None:
         """Say that events are taken."""
         self.available = True
-        self.message = self._with_drops(self._warning)
+        self._text = self._warning
         self._pauses = self._backoff()
 
     def _backoff(self) -> Iterator[float]:
         return backoff(self.random, first=self.limits.first_pause, limit=self.limits.longest_pause)
-
-    # Dropping
-
-    @property
-    def _dropped(self) -> int:
-        return self._intake.dropped if isinstance(self._intake, DroppingIntake) else 0
-
-    def _gather(self) -> None:
-        """Take what was appended, and tell at once when events are dropped."""
-        assert isinstance(self._intake, DroppingIntake)
-        before = self._intake.dropped
-        self._intake.gather()
-        if self._intake.dropped != before:
-            self.message = self._with_drops(self.message.partition(_DROPPED)[0].removesuffix("; "))
-
-    def _with_drops(self, text: str) -> str:
-        """Add what was dropped to a message, while the sink has not caught up."""
-        if not isinstance(self._intake, DroppingIntake) or not self._intake.dropping:
-            return text
-        told = f"{_DROPPED} ({self._overflow}): {self._intake.dropped} so far"
-        return f"{text}; {told}" if text else told
-
-
-_DROPPED = "events are dropped"
 
 
 class Watch:

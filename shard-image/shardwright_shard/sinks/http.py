@@ -111,8 +111,9 @@ class Connection:
 
     def add(self, name: str, items: list[Item]) -> None:
         """Add events to a lane; start it where it is empty."""
-        lane = self._lanes.setdefault(name, deque())
-        if not lane:
+        lane = self._lanes.get(name)
+        if lane is None:  # a lane that is empty may still be served: its last answer just made room for these
+            lane = self._lanes[name] = deque()
             task = asyncio.get_running_loop().create_task(self._serve(name, lane))
             self._tasks.add(task)
             task.add_done_callback(self._ended)

@@ -6,13 +6,16 @@ import asyncio
 import base64
 import resource
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from component.sinks.kinds import KINDS, SECRET
 from component.sinks.stage import Stage, message
 from component.sinks.waiting import until
-from shardwright_api.resources import EventFilter
+from shardwright_api.resources import EventFilter, Overflow
+from shardwright_shard.journal import Event
+from shardwright_shard.sinks.memory import MemorySink
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -206,6 +209,46 @@ async def test_a_server_that_throttles_is_told_and_gets_all_in_the_end(kind):
         await stage.settled(within=60)
         await stage.available()
     assert_kept(stage, await kind.stored(), ordered=False)
+
+
+async def test_two_sinks_and_one_that_drops_holds_nothing_back(kind):
+    """The cursor goes by the blocking sink; the dropping one tells what it dropped, and sends what waits."""
+    await kind.start()
+    await kind.prepare()
+    limits = replace(kind.limits, waiting=64 * 1024, events=20)
+    async with Stage(kind.sink(overflow=Overflow.DROP_OLDEST, limits=limits)) as stage:
+        other = MemorySink(name="other")
+        other.attach(stage.journal.reader(other.wake))
+        stage.append_messages(10)
+        await stage.settled()
+        kind.server.kill()
+        for _ in range(40):
+            stage.append_messages(5, size=4000)
+        assert stage.source.acked == 210
+        await stage.away("events are dropped (DropOldest): ")
+        print(f"{kind.name}: {stage.sink.message}")
+        await kind.start()
+        await stage.settled(within=60)
+        await stage.available()
+        await until(lambda: "dropped" not in stage.sink.message)
+        dropped = stage.sink.statistics()["dropped"]
+        assert 0 < dropped < 200
+    assert len(other.events) == 210
+    seqs = {int(found.attributes["seq"]) for found in await kind.stored()}
+    assert len(seqs) == 210 - dropped
+    assert 210 in seqs
+
+
+async def test_what_is_too_old_is_counted_and_not_sent(kind):
+    await kind.start()
+    await kind.prepare()
+    async with Stage(kind.sink(max_age={"MESSAGE_CREATE": "3s"})) as stage:
+        stage.append(*[message(seq) for seq in range(1, 6)])
+        stage.append(Event(6, "GUILD_CREATE", b'{"t":"GUILD_CREATE","s":6,"op":0,"d":{}}'))
+        await stage.settled()
+        assert stage.source.acked == 6
+        assert stage.sink.statistics()["expired"] == 5
+    assert [found.attributes["seq"] for found in await kind.stored()] == ["6"]
 
 
 async def test_what_is_missing_is_named_and_used_once_it_is_there(kind):

@@ -102,7 +102,7 @@ async def test_by_a_file_of_credentials(make_server, tmp_path, secret):
 
 
 @pytest.mark.parametrize(
-    ("key", "text", "words"),
+    "case",
     [
         ("nkey", "SUAXXXX", "no seed of a NATS user"),
         ("nkey", "not base32!", "no seed of a NATS user"),
@@ -110,9 +110,8 @@ async def test_by_a_file_of_credentials(make_server, tmp_path, secret):
         ("username", "shard", "no key username or no key password"),
     ],
 )
-async def test_a_secret_that_does_not_fit_is_told_without_what_it_holds(
-    make_server, tmp_path, secret, key, text, words
-):
+async def test_a_secret_that_does_not_fit_is_told_without_what_it_holds(make_server, tmp_path, secret, case):
+    key, text, words = case
     server = await make_server().start(authorization={"users": [{"nkey": Key("U").public}]})
     (secret / key).write_text(text)
     async with Stage(sink(server, tmp_path)) as stage:
