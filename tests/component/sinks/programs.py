@@ -5,7 +5,7 @@
 * Kafka: jars by Maven; a Java runtime is installed from Debian where none is on PATH.
 * nats-server: built from its Go module, by the test bed.
 
-Measured on two cores, cold and with warm mirrors: 4 s for Debian's packages, 5 s for the jars.
+Measured on two cores, cold: 1 s for Redis, 3 s for RabbitMQ, 7 s for Kafka's jars; then nothing.
 """
 
 from __future__ import annotations
