@@ -138,10 +138,10 @@ class Connection:
         """Write nothing: librdkafka does."""
 
     async def close(self) -> None:
-        """Give up what is under way. The thread lets the producer go, which takes a moment."""
-        self._closed = True
+        """Give up what is under way. The thread lets the producer go: that may take seconds, and would stop the loop."""
         with suppress(KafkaException):
             self.producer.purge(blocking=False)
+        self._closed = True
 
     def report(self, number: int, error: KafkaError | None, message: Message) -> None:
         """Take the report of one event, in the thread."""
@@ -162,6 +162,7 @@ class Connection:
             if self._reports:
                 reports, self._reports = self._reports, []
                 self._tell(reports)
+        del self.producer
 
     def _tell(self, reports: list[Report]) -> None:
         with suppress(RuntimeError):  # the loop has ended
@@ -249,7 +250,9 @@ class KafkaSink(ConnectedSink):
 
     def renew_login(self, line: Connection) -> None:
         """Read the login again: the Secret may have changed since the producer was made."""
-        with suppress(SinkUnavailable, KafkaException):
+        if line is not self._line or line.lost_because is not None:
+            return
+        with suppress(SinkUnavailable, KafkaException, AttributeError):  # the producer may be gone already
             if (login := self.secrets.login()) is not None:
                 line.producer.set_sasl_credentials(*login)
 

@@ -89,6 +89,10 @@ class KafkaServer(Server):
                 await asyncio.to_thread(admin.create_topics([topic])[name].result)
                 return
 
+    async def delete_topic(self, name):
+        admin = AdminClient(self._own)
+        await asyncio.to_thread(admin.delete_topics([name])[name].result)
+
     async def stored(self, name, **options):
         """Give all messages of a topic, by partition in order."""
         return await asyncio.to_thread(self._read, name, options)
