@@ -36,4 +36,7 @@ class Sink(Protocol):
         """Connect, serve, and reconnect until cancelled. Never returns by itself; never raises for faults of the sink."""
 
     def statistics(self) -> dict[str, int]:
-        """Give plain integers: `published`, `acknowledged`, `filtered`, `oversize`, `refused`, `reconnects`, `pending`."""
+        """Give plain integers: what became of events, `reconnects`, `pending`.
+
+        `published`, `acknowledged`, `filtered`, `oversize`, `refused`; where a sink may drop also `expired`, `dropped`.
+        """

@@ -89,6 +89,8 @@ class Connection(Wire):
         self._parser = Parser()
         self._answers: list[Answer | Failed] = []
         self.version: tuple[int, ...] = ()
+        self.used = False
+        """Whether events were sent: a refusal may be of the connection before."""
 
     def feed(self, data: bytes) -> None:
         """Read replies, and hand on what belongs to events."""
@@ -153,10 +155,12 @@ class RedisSink(ConnectedSink):
 
     async def fit(self, line: Line) -> tuple[str, str]:
         """Ask for the largest argument; after a refusal this waits for the replies of all that was sent."""
-        if self.flow.refusal.startswith(_LEAVE):
+        connection = cast("Connection", line)
+        if connection.used and self.flow.refusal.startswith(_LEAVE):
             raise SinkUnavailable(self.flow.refusal)
+        connection.used = True
         async with asyncio.timeout(self.limits.connect_within):
-            answer = await cast("Connection", line).ask("CONFIG", "GET", "proto-max-bulk-len")
+            answer = await connection.ask("CONFIG", "GET", "proto-max-bulk-len")
         self._encoder.limit = _number(answer)
         return "", ""
 
