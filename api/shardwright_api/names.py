@@ -18,6 +18,8 @@ MAX_GATEWAY_NAME: Final = 40
 
 TOKEN_FILE: Final = "/var/run/secrets/shardwright.dev/token/token"  # noqa: S105 - a path
 """Where the bot's token is mounted in a shard pod."""
+SINKS_DIR: Final = "/var/run/secrets/shardwright.dev/sinks"
+"""Where the Secrets of sinks are mounted: `<sink>/credentials` and `<sink>/tls`."""
 STATE_DIR: Final = "/var/lib/shardwright"
 """The pod's `emptyDir`, which outlives the container, or the range's claim, which outlives the pod."""
 HTTP_PORT: Final = 8080

@@ -68,6 +68,71 @@ class NatsSink(Model, frozen=True):
     subject: str = "discord.{bot}.{event}"
 
 
+class RedisSink(Model, frozen=True):
+    """A stream of Redis or Valkey, kept at about `max_length` entries (0: without a bound)."""
+
+    url: str
+    stream: str = "discord:{bot}"
+    max_length: int = 1_000_000
+
+
+class KafkaKey(StrEnum):
+    """What decides an event's partition, and with it what is kept in order."""
+
+    SHARD = "shard"
+    GUILD = "guild"
+
+
+class KafkaSink(Model, frozen=True):
+    """A topic of Kafka, written by an idempotent producer. `sasl_mechanism` None: no SASL."""
+
+    bootstrap_servers: str
+    topic: str = "discord"
+    key: KafkaKey = KafkaKey.SHARD
+    compression: str = "zstd"
+    tls: bool = False
+    sasl_mechanism: str | None = None
+
+
+class AmqpSink(Model, frozen=True):
+    """An exchange of RabbitMQ. `mandatory`: an event that no queue takes is refused rather than lost."""
+
+    url: str
+    exchange: str = "discord"
+    routing_key: str = "discord.{bot}.{event}"
+    mandatory: bool = True
+    persistent: bool = True
+
+
+class HttpMode(StrEnum):
+    """CloudEvents over HTTP: one event a request with attributes as headers, or a JSON array of them."""
+
+    BINARY = "binary"
+    BATCHED = "batched"
+
+
+class HttpSink(Model, frozen=True):
+    """An HTTP endpoint. `max_batch`: events in one request of batched mode."""
+
+    url: str
+    mode: HttpMode = HttpMode.BINARY
+    max_batch: int = 100
+
+
+class Overflow(StrEnum):
+    """What happens to events that a sink does not take in time."""
+
+    BLOCK = "Block"
+    DROP_OLDEST = "DropOldest"
+    DROP_NEWEST = "DropNewest"
+
+
+class SecretRef(Model, frozen=True):
+    """A Secret in the same namespace; which of its keys are read, its field says."""
+
+    name: str
+
+
 class StdoutSink(Model, frozen=True):
     """One structured CloudEvents JSON line per event on standard output (at most once)."""
 
@@ -81,9 +146,20 @@ class Sink(Model, frozen=True):
 
     name: str
     nats: NatsSink | None = None
+    redis: RedisSink | None = None
+    kafka: KafkaSink | None = None
+    amqp: AmqpSink | None = None
+    http: HttpSink | None = None
     stdout: StdoutSink | None = None
     memory: MemorySink | None = None
     events: EventFilter = EventFilter()
+    overflow: Overflow = Overflow.BLOCK
+    max_age: dict[str, str] = {}
+    """Seconds, minutes or hours (`3s`) by event name or `*`: what is older is not sent."""
+    credentials_secret_ref: SecretRef | None = None
+    """Keys: `username`, `password`; NATS also `token`, `nkey`, `creds`; HTTP `hmac-key`, `token`."""
+    tls_secret_ref: SecretRef | None = None
+    """Keys: `ca.crt`, `tls.crt`, `tls.key`, as cert-manager writes them; each may be left out."""
 
 
 class Transport(Model, rename=_camel_acronyms, frozen=True):

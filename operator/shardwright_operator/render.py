@@ -23,6 +23,7 @@ from shardwright_api.resources import (
     to_wire,
 )
 from shardwright_api.sharding import Range
+from shardwright_operator import sink_secrets
 from shardwright_operator.kube import (
     BUDGETS,
     CLAIMS,
@@ -286,6 +287,7 @@ def _container(wanted: Wanted, owner: ShardRange, template: PodTemplate) -> Body
             {"name": "token", "mountPath": posixpath.dirname(names.TOKEN_FILE), "readOnly": True},
             {"name": "state", "mountPath": names.STATE_DIR},
             {"name": "api-access", "mountPath": _API_ACCESS, "readOnly": True},
+            *sink_secrets.mounts(wanted.gateway.spec.sinks),
         ],
     }
 
@@ -400,6 +402,7 @@ def _volumes(wanted: Wanted, owner: ShardRange) -> list[Body]:
         {"name": "token", "secret": token},
         {"name": "state", **_state(wanted, owner)},
         {"name": "api-access", "projected": {"defaultMode": 0o444, "sources": _api_access()}},
+        *sink_secrets.volumes(wanted.gateway.spec.sinks),
     ]
 
 

@@ -42,6 +42,18 @@ spec:
     - name: log
       stdout: {}
       events: {include: [MESSAGE_CREATE]}
+    - name: cache
+      redis: {url: "rediss://redis-1:6380/2,rediss://redis-2", stream: "discord:{bot}:{shard}", maxLength: 0}
+      overflow: DropOldest
+      maxAge: {INTERACTION_CREATE: 3s, "*": 10m}
+      credentialsSecretRef: {name: redis-login}
+      tlsSecretRef: {name: redis-tls}
+    - name: log2
+      kafka: {bootstrapServers: "a:9092,b:9092", topic: discord, key: guild, compression: lz4, tls: true, saslMechanism: SCRAM-SHA-512}
+    - name: queue
+      amqp: {url: "amqps://rabbit:5671/prod", exchange: discord, routingKey: "{event}.{guild}", mandatory: false, persistent: false}
+    - name: hook
+      http: {url: "https://example.com/hook?a=b", mode: batched, maxBatch: 10}
   transport: {compression: zlib-stream, gatewayURL: "ws://simulator:8080", apiURL: "http://simulator:8080/api/v10"}
   identify: {reservePercent: 25, hold: true}
   buffer: {memory: 32Mi, disk: 512Mi, volumeClaim: {size: 2Gi, storageClassName: fast}}
@@ -98,11 +110,15 @@ BAD_SPECS: dict[str, tuple[dict[str, Any], str, str]] = {
         "spec.sinks[1]",
         "Duplicate",
     ),
-    "a sink without a kind": (sink(), "spec.sinks[0]", "sink a needs exactly one kind, nats or stdout"),
+    "a sink without a kind": (
+        sink(),
+        "spec.sinks[0]",
+        "sink a needs exactly one kind, one of nats, redis, kafka, amqp, http, stdout",
+    ),
     "a sink of two kinds": (
         sink(nats=NATS, stdout={}),
         "spec.sinks[0]",
-        "sink a needs exactly one kind, nats or stdout",
+        "sink a needs exactly one kind, one of nats, redis, kafka, amqp, http, stdout",
     ),
     "two sinks into one stream": (
         {"sinks": [{"name": "a", "nats": {**NATS, "stream": "ONE"}}, {"name": "b", "nats": {**NATS, "stream": "ONE"}}]},
@@ -113,6 +129,27 @@ BAD_SPECS: dict[str, tuple[dict[str, Any], str, str]] = {
     "a sink without a server": (sink(nats={}), "spec.sinks[0].nats.url", "Required"),
     "a NATS URL of another scheme": (sink(nats={"url": "redis://a"}), "spec.sinks[0].nats.url", "nats://host:port"),
     "a NATS URL with a path": (sink(nats={"url": "nats://a/b"}), "spec.sinks[0].nats.url", "nats://host:port"),
+    "a Redis URL of another scheme": (sink(redis={"url": "nats://a"}), "spec.sinks[0].redis.url", "redis://host:port"),
+    "a broker without a port": (
+        sink(kafka={"bootstrapServers": "a"}),
+        "spec.sinks[0].kafka.bootstrapServers",
+        "host:port",
+    ),
+    "a key of another kind": (
+        sink(kafka={"bootstrapServers": "a:1", "key": "user"}),
+        "spec.sinks[0].kafka.key",
+        "user",
+    ),
+    "an AMQP URL of another scheme": (sink(amqp={"url": "http://a"}), "spec.sinks[0].amqp.url", "amqp://host:port"),
+    "an HTTP URL of another scheme": (sink(http={"url": "amqp://a"}), "spec.sinks[0].http.url", "https://host:port"),
+    "a batch of nothing": (sink(http={"url": "http://a", "maxBatch": 0}), "spec.sinks[0].http.maxBatch", "1"),
+    "an age without a unit": (sink(stdout={}, maxAge={"A": "3"}), "spec.sinks[0].maxAge", "3"),
+    "an age of a name that is none": (
+        sink(stdout={}, maxAge={"a b": "3s"}),
+        "spec.sinks[0].maxAge",
+        "INTERACTION_CREATE",
+    ),
+    "an unknown overflow": (sink(stdout={}, overflow="Drop"), "spec.sinks[0].overflow", "Drop"),
     "a stream with a dot": (sink(nats={**NATS, "stream": "a.b"}), "spec.sinks[0].nats.stream", "a.b"),
     "a subject with a wildcard": (sink(nats={**NATS, "subject": "a.>"}), "spec.sinks[0].nats.subject", "a.>"),
     "a subject with a space": (sink(nats={**NATS, "subject": "a b"}), "spec.sinks[0].nats.subject", "a b"),
@@ -174,6 +211,10 @@ BAD_SPECS: dict[str, tuple[dict[str, Any], str, str]] = {
 }
 WITH_CREDENTIALS = {
     "spec.sinks[0].nats.url": sink(nats={"url": "nats://me:hunter2@nats:4222"}),
+    "spec.sinks[0].redis.url": sink(redis={"url": "redis://me:hunter2@redis"}),
+    "spec.sinks[0].kafka.bootstrapServers": sink(kafka={"bootstrapServers": "me:hunter2@kafka:9092"}),
+    "spec.sinks[0].amqp.url": sink(amqp={"url": "amqp://me:hunter2@rabbit"}),
+    "spec.sinks[0].http.url": sink(http={"url": "https://me:hunter2@hook"}),
     "spec.transport.gatewayURL": {"transport": {"gatewayURL": "wss://me:hunter2@gateway"}},
     "spec.transport.apiURL": {"transport": {"apiURL": "https://me:hunter2@api/v10"}},
 }

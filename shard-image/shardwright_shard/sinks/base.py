@@ -21,8 +21,10 @@ class Sink(Protocol):
     name: str
     available: bool
     """Whether events sent now would be acknowledged soon."""
-    message: str
-    """Why it is not available: for conditions and logs; names streams and hosts, never secrets."""
+
+    @property
+    def message(self) -> str:
+        """Say why it is not available: for conditions and logs; names streams and hosts, never secrets."""
 
     def attach(self, reader: Reader) -> None:
         """Take the reader: called once, before `run`."""
@@ -34,4 +36,7 @@ class Sink(Protocol):
         """Connect, serve, and reconnect until cancelled. Never returns by itself; never raises for faults of the sink."""
 
     def statistics(self) -> dict[str, int]:
-        """Give plain integers: `published`, `acknowledged`, `filtered`, `oversize`, `refused`, `reconnects`, `pending`."""
+        """Give plain integers: what became of events, `reconnects`, `pending`.
+
+        `published`, `acknowledged`, `filtered`, `oversize`, `refused`; where a sink may drop also `expired`, `dropped`.
+        """

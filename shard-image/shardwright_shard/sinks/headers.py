@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote
 
-from shardwright_shard.journal import Source
+from shardwright_shard.journal import Event, Source
 from shardwright_shard.sinks.filter import OWN
 
 DATA_TYPE: Final = "application/json"
@@ -72,3 +72,19 @@ class Timestamps:
             self._second = second
             self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
         return self._text + _MILLISECONDS[millisecond]
+
+
+def attributes(source: Source, event: Event, *, time: str) -> dict[str, str]:
+    """Give an event's attributes as plain text, `datacontenttype` aside: protocols have a place of their own for it."""
+    given = {
+        "specversion": "1.0",
+        "type": event_type(event.name),
+        "source": source.uri,
+        "time": time,
+        "id": f"{source.id_prefix}{event.last}",
+    }
+    if event.seq is not None:
+        given["seq"] = str(event.seq)
+    if event.backfill:
+        given["backfill"] = "true"
+    return given

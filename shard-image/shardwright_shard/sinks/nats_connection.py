@@ -5,7 +5,7 @@ and returns when the server has answered a PING: from then on every read of the 
 `received`, and the end of the connection one call of `lost`. A connection is used once.
 
 Writing never waits: `writable` tells whether the transport's buffer has room, and the listener's `resumed` is called
-when it has again. Credentials will join the options of CONNECT in `_options`, which has the server's INFO at hand.
+when it has again.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from shardwright_shard.errors import ConfigError, SinkUnavailable
+from shardwright_shard.sinks.nats_login import login
 from shardwright_shard.sinks.nats_wire import (
     PING,
     PONG,
@@ -31,6 +32,7 @@ from shardwright_shard.sinks.nats_wire import (
     connect,
     subscribe,
 )
+from shardwright_shard.sinks.secrets import Secrets
 
 _PORT: Final = 4222
 _SCHEMES: Final = ("nats", "tls")
@@ -88,8 +90,9 @@ def _server(url: str) -> Server:
 class Connection(asyncio.Protocol):
     """The edge of one connection. Made by `open_connection`."""
 
-    def __init__(self, listener: Listener, *, inbox: str, ack_stream: str | None) -> None:
+    def __init__(self, listener: Listener, *, inbox: str, ack_stream: str | None, secrets: Secrets) -> None:
         self._listener = listener
+        self._secrets = secrets
         self._parser = Parser(inbox=inbox, ack_stream=ack_stream)
         self._inbox = inbox
         self._transport: asyncio.Transport | None = None
@@ -135,7 +138,8 @@ class Connection(asyncio.Protocol):
             await self._start_tls(server, tls)
         if not self.info.headers:
             raise SinkUnavailable("the server has no headers: NATS 2.2 or later is needed")
-        self.write(connect(_options(tls=secure)) + subscribe(f"{self._inbox}.*") + PING)
+        options = _options(tls=secure) | login(self._secrets, self.info.nonce)
+        self.write(connect(options) + subscribe(f"{self._inbox}.*") + PING)
         await self._expect(Pong)
         self._open = True
 
@@ -215,7 +219,7 @@ class Connection(asyncio.Protocol):
         if not (self.info.tls_required or self.info.tls_available):
             raise SinkUnavailable("the server offers no TLS")
         assert self._transport is not None
-        context = tls or ssl.create_default_context()
+        context = tls or self._secrets.context()
         loop = asyncio.get_running_loop()
         transport = await loop.start_tls(self._transport, self, context, server_hostname=server.host)
         if transport is None:
@@ -229,11 +233,12 @@ async def open_connection(
     *,
     inbox: str,
     ack_stream: str | None,
+    secrets: Secrets | None = None,
     tls: ssl.SSLContext | None = None,
     timeout: float = 5.0,  # noqa: ASYNC109 - one limit for all steps
 ) -> Connection:
     """Connect to a server. Raise `SinkUnavailable`, `OSError` or `TimeoutError`."""
-    connection = Connection(listener, inbox=inbox, ack_stream=ack_stream)
+    connection = Connection(listener, inbox=inbox, ack_stream=ack_stream, secrets=secrets or Secrets())
     try:
         async with asyncio.timeout(timeout):
             await asyncio.get_running_loop().create_connection(lambda: connection, server.host, server.port)

@@ -9,8 +9,8 @@ r"""Batches of the journal to bytes for NATS: `HPUB` with CloudEvents headers.
 This runs once per event, so all that events of a source and name share is prepared once (`_Line`), the headers of one
 event are one format and one encode, and the payload is copied once, into the bytes of the whole write.
 
-`Nats-Msg-Id` lets JetStream drop what it has already, within the stream's duplicate window. An event that is larger than the server takes, headers included, is replaced: `shardwright.oversize`
-with the id of the event and a JSON payload `{"id", "type", "size", "shard", "seq"}`, so a consumer learns what it missed.
+`Nats-Msg-Id` lets JetStream drop what it has already, within the stream's duplicate window. An event that is larger than
+the server takes, headers included, is replaced (`oversize.py`).
 """
 
 from __future__ import annotations
@@ -19,17 +19,14 @@ from collections.abc import Iterable, Sequence
 from itertools import count, repeat
 from typing import Final, NamedTuple
 
-import msgspec
-
 from shardwright_shard.journal import Batch, Event, Source
-from shardwright_shard.sinks.filter import OVERSIZE, Predicate
-from shardwright_shard.sinks.headers import Timestamps, constant_headers, encoded, event_type
+from shardwright_shard.sinks import oversize
+from shardwright_shard.sinks.headers import Timestamps, constant_headers, encoded
 from shardwright_shard.sinks.nats_subject import SubjectTemplate, guild
+from shardwright_shard.sinks.selection import Selection
 
 SMALLEST_LIMIT: Final = 2048
 """A server or stream that takes less may not even take `shardwright.oversize`."""
-HEADER_ESTIMATE: Final = 400
-"""Bytes of an event's headers and command, for the bound of the window only."""
 _KEPT_SOURCES: Final = 1024
 _KEPT_NAMES: Final = 512
 _CONSTANT: Final = len("NATS/1.0\r\nce-time: 2025-01-01T00:00:00.000Z\r\nce-seq: \r\nce-id: \r\nNats-Msg-Id: \r\n\r\n")
@@ -78,16 +75,15 @@ class _Known:
 class Encoder:
     """Collect events with `add`, take the bytes of one write with `flush`. `limit`: headers and payload together."""
 
-    def __init__(self, *, template: SubjectTemplate, takes: Predicate | None, inbox: str | None) -> None:
-        """Take all where there is no predicate; ask for replies at `<inbox>.<number>`, or for none."""
+    def __init__(self, *, template: SubjectTemplate, selection: Selection, inbox: str | None) -> None:
+        """Ask for replies at `<inbox>.<number>`, or for none."""
         self._template = template
-        self._takes = takes
+        self.selection = selection
         self._inbox = inbox
         self._timestamps = Timestamps()
         self._sources: dict[Source, _Known] = {}
         self._parts: list[bytes] = []
         self.limit = 1024 * 1024
-        self.filtered = 0
         self.oversize = 0
 
     def flush(self, tail: bytes = b"") -> bytes:
@@ -104,7 +100,7 @@ class Encoder:
         the headers and the line end after the payload.
         """
         known = self._sources.get(batch.source) or self._meet(batch.source)
-        positions, events = self._filtered(batch)
+        positions, events = self.selection.of(batch)
         replies: Iterable[int | str] = count(number) if self._inbox else repeat("")
         append, limit, special = self._parts.append, self.limit, self._template.by_guild
         plain, marked, id_, msg_id = known.plain, known.marked, known.id, known.msg_id
@@ -129,18 +125,6 @@ class Encoder:
         subject = self._template.subject(event=name, shard=source.shard, guild=guild)
         return f"HPUB {subject} {self._inbox}." if self._inbox else f"HPUB {subject}"
 
-    def _filtered(self, batch: Batch) -> tuple[Sequence[int], list[Event]]:
-        """Give the events that pass the filter with their positions."""
-        everything = range(batch.position, batch.end)
-        if self._takes is None:
-            return everything, batch.events
-        takes = self._takes
-        kept = [index for index, event in enumerate(batch.events) if takes(event.name, event.backfill)]
-        if len(kept) == len(batch.events):
-            return everything, batch.events
-        self.filtered += len(batch.events) - len(kept)
-        return [everything[index] for index in kept], [batch.events[index] for index in kept]
-
     def _meet(self, source: Source) -> _Known:
         """Prepare a source; all are forgotten when there are too many, since sessions come and go."""
         if len(self._sources) >= _KEPT_SOURCES:
@@ -154,7 +138,7 @@ class Encoder:
         where = guild(event.name, event.payload) if self._template.by_guild else "-"
         if len(headers) + len(event.payload) > self.limit:
             self.oversize += 1
-            event = self._replacement(source, event)
+            event = oversize.replacement(source, event)
             headers = self._headers(source, event, time)
         command = self.command(source, event.name, where)
         total = len(headers) + len(event.payload)
@@ -167,14 +151,3 @@ class Encoder:
         line = (known.marked if event.backfill else known.plain)[event.name]
         seq = "" if event.seq is None else f"\r\nce-seq: {event.seq}"
         return f"{line.block}{time}{seq}{known.id}{event.last}{known.msg_id}{event.last}\r\n\r\n".encode()
-
-    def _replacement(self, source: Source, event: Event) -> Event:
-        """Give the event that stands for one that is too large."""
-        told = {
-            "id": f"{source.id_prefix}{event.last}",
-            "type": event_type(event.name),
-            "size": len(event.payload),
-            "shard": source.shard,
-            "seq": event.seq,
-        }
-        return Event(event.seq, OVERSIZE, msgspec.json.encode(told), mark=event.mark)

@@ -48,6 +48,7 @@ class Info(msgspec.Struct, frozen=True):
     tls_required: bool = False
     tls_available: bool = False
     auth_required: bool = False
+    nonce: str | None = None
     ldm: bool = False
     """Lame duck mode: the server is about to go and asks its clients to move."""
 

@@ -19,17 +19,19 @@ import asyncio
 import os
 import select
 import threading
+from collections.abc import Mapping
 from queue import SimpleQueue
 from random import Random
 from typing import Final
 
 import msgspec
 
-from shardwright_api.resources import EventFilter
+from shardwright_api.resources import EventFilter, Overflow
 from shardwright_shard.journal import Event, Reader, Source
 from shardwright_shard.sinks.backoff import backoff
-from shardwright_shard.sinks.filter import predicate
 from shardwright_shard.sinks.headers import DATA_TYPE, Timestamps, event_type
+from shardwright_shard.sinks.intake import DroppingIntake, Intake, intake
+from shardwright_shard.sinks.selection import Selection
 
 STDOUT: Final = 1
 WRITE_SIZE: Final = 256 * 1024
@@ -64,30 +66,42 @@ def _one_line(payload: bytes) -> bytes:
 class StdoutSink:
     """Lines on a file descriptor."""
 
-    def __init__(self, *, name: str, events: EventFilter, random: Random, descriptor: int = STDOUT) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        events: EventFilter,
+        random: Random,
+        descriptor: int = STDOUT,
+        max_age: Mapping[str, float] | None = None,
+        overflow: Overflow = Overflow.BLOCK,
+    ) -> None:
         self.name = name
         self.available = True
         self.message = AT_MOST_ONCE
-        self._takes = predicate(events)
+        self._selection = Selection(events, max_age=max_age)
+        self._overflow = overflow
         self._random = random
         self._descriptor = descriptor
         self._timestamps = Timestamps()
-        self._reader: Reader | None = None
+        self._reader: Intake | None = None
         self._woken = asyncio.Event()
-        self._counts = dict.fromkeys(("published", "acknowledged", "filtered", "refused"), 0)
+        self._counts = dict.fromkeys(("published", "acknowledged", "refused"), 0)
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> Intake:
         """Give the reader that was attached."""
         assert self._reader is not None, "attach() was not called"
         return self._reader
 
     def attach(self, reader: Reader) -> None:
         """Take the reader."""
-        self._reader = reader
+        self._reader = intake(reader, self._overflow)
 
     def wake(self) -> None:
         """Let `run` write."""
+        if isinstance(self._reader, DroppingIntake):
+            self._reader.gather()
         self._woken.set()
 
     async def run(self) -> None:
@@ -104,7 +118,15 @@ class StdoutSink:
 
     def statistics(self) -> dict[str, int]:
         """Give the counters of every sink."""
-        return {**self._counts, "oversize": 0, "reconnects": 0, "pending": self.reader.pending}
+        return {
+            **self._counts,
+            "filtered": self._selection.filtered,
+            "expired": self._selection.expired,
+            "dropped": self._reader.dropped if isinstance(self._reader, DroppingIntake) else 0,
+            "oversize": 0,
+            "reconnects": 0,
+            "pending": self.reader.pending,
+        }
 
     async def _write_next(self, writer: _Writer) -> bool:
         """Write some of what stands behind the read position; tell whether there was any."""
@@ -146,15 +168,14 @@ class StdoutSink:
         found: list[bytes] = []
         for batch in reader.take(256):
             time = self._timestamps.text(batch.time)
+            age = self._selection.age(batch)
             for position, event in enumerate(batch.events, batch.position):
                 if size >= WRITE_SIZE:
                     reader.next = position
                     return found, position
-                if self._takes(event.name, event.backfill):
+                if self._selection.keeps(event, age):
                     found.append(line(batch.source, event, time=time))
                     size += len(found[-1])
-                else:
-                    self._counts["filtered"] += 1
         return found, reader.next
 
 

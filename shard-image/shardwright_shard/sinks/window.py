@@ -60,6 +60,16 @@ class Window:
         flight = self._flights[0]
         return flight.positions[self.low - flight.first]
 
+    @property
+    def ahead(self) -> list[int]:
+        """Give the journal positions that were acknowledged behind one that is not."""
+        return [
+            position
+            for flight in self._flights
+            for number, position in enumerate(flight.positions, flight.first)
+            if number in self._ahead
+        ]
+
     def sent(self, positions: Sequence[int], size: int, behind: int) -> None:
         """Note events at these journal positions, rising, of `size` bytes; everything before `behind` was looked at."""
         self._behind = behind

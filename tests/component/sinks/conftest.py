@@ -1,4 +1,4 @@
-"""Real nats-servers for the sinks' tests, on both event loops."""
+"""Real servers for the sinks' tests, on both event loops."""
 
 from __future__ import annotations
 
@@ -6,20 +6,41 @@ import asyncio
 
 import pytest
 import uvloop
-from testbed import binaries
 
+from component.sinks import programs
 from component.sinks.nats_server import NatsServer
 
+SLOW = ("test_conformance.py", "test_amqp.py", "test_tls.py", "test_kafka.py")
 
-def pytest_asyncio_loop_factories():
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+def pytest_asyncio_loop_factories(item):
+    """Run on both loops; the conformance suite, whose servers take long to start, on the pod's."""
+    loops = {"uvloop": uvloop.new_event_loop}
+    return loops if item.path.name in SLOW else {"asyncio": asyncio.new_event_loop, **loops}
 
 
 @pytest.fixture(scope="session")
 def nats_program():
     """Find nats-server on PATH or in the cache, or build it."""
-    binaries.require(binaries.NATS)
-    return binaries.NATS.folder / "nats-server"
+    return programs.nats()
+
+
+@pytest.fixture(scope="session")
+def redis_program():
+    """Give the folder of Redis, unpacked."""
+    return programs.debian("redis", programs.REDIS)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_program():
+    """Give the folder of RabbitMQ and Erlang, unpacked."""
+    return programs.debian("rabbitmq", programs.RABBITMQ)
+
+
+@pytest.fixture(scope="session")
+def kafka_program():
+    """Give the folder of Kafka's jars."""
+    return programs.kafka()
 
 
 @pytest.fixture

@@ -4,57 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import socket
-import subprocess
 from contextlib import asynccontextmanager, suppress
 
 import nats
 from nats.js.api import StreamConfig
 
-from component.sinks.waiting import until
+from component.sinks.server import Server
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-class NatsServer:
+class NatsServer(Server):
     """A nats-server with JetStream on a port of its own; its store outlives its process."""
 
-    def __init__(self, program, folder):
-        self.port = free_port()
-        self.url = f"nats://127.0.0.1:{self.port}"
-        self._program = program
-        self._folder = folder
-        self._process = None
+    @property
+    def url(self):
+        return f"nats://127.0.0.1:{self.port}"
 
-    async def start(self, **settings):
-        """Start with these top-level settings, and wait until it answers."""
+    def prepare(self, **settings):
         jetstream = {"store_dir": str(self._folder / "store")}
         config = {"listen": f"127.0.0.1:{self.port}", "jetstream": jetstream, **settings}
         path = self._folder / "nats.conf"
         path.write_text(json.dumps(config))
-        log = (self._folder / "log").open("ab")
-        self._process = subprocess.Popen([self._program, "-c", path], stdout=log, stderr=log)  # noqa: ASYNC220 - a moment
-        log.close()
-        await until(self._answers)
-        return self
-
-    def kill(self):
-        """End it as a lost node would."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def freeze(self):
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self):
-        self._process.send_signal(signal.SIGCONT)
+        return [self._program, "-c", path], None
 
     @asynccontextmanager
     async def client(self, **options):
@@ -87,10 +58,9 @@ class NatsServer:
             reader = await stream.subscribe(">", stream=name, ordered_consumer=True, pending_bytes_limit=2**30)
             return [await reader.next_msg(timeout=20) for _ in range(count)]
 
-    def _answers(self):
+    def answers(self):
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as door:
             return door.recv(4) == b"INFO"
-        assert self._process.poll() is None, (self._folder / "log").read_text()
         return False
 
 

@@ -13,6 +13,7 @@ from shardwright_shard.journal import Batch, Event
 from shardwright_shard.sinks.filter import predicate
 from shardwright_shard.sinks.nats_encoder import SMALLEST_LIMIT, Encoder
 from shardwright_shard.sinks.nats_subject import SubjectTemplate
+from shardwright_shard.sinks.selection import Selection
 from unit.shard.sinks.making import BOT, TIME, message, messages, source
 from unit.shard.sinks.published import read
 
@@ -20,8 +21,8 @@ INBOX = "_INBOX.7f2c"
 
 
 def encoder(*, subject="discord.{bot}.{event}", inbox=INBOX, events=None):
-    takes = predicate(events) if events else None
-    return Encoder(template=SubjectTemplate(subject, bot=BOT), takes=takes, inbox=inbox)
+    selection = Selection(events or EventFilter())
+    return Encoder(template=SubjectTemplate(subject, bot=BOT), selection=selection, inbox=inbox)
 
 
 def batch(*events, position=0, of=None):

@@ -7,11 +7,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from shardwright_api.resources import EventFilter
 from shardwright_shard.journal import Event
-from shardwright_shard.sinks.filter import predicate
 from shardwright_shard.sinks.nats_encoder import Encoder
 from shardwright_shard.sinks.nats_flow import Flow
 from shardwright_shard.sinks.nats_subject import SubjectTemplate
 from shardwright_shard.sinks.nats_wire import Acks, Failure, Message, Pong
+from shardwright_shard.sinks.selection import Selection
 from shardwright_shard.sinks.window import Window
 from unit.shard.sinks.making import BOT, TIME, journal, message, messages, source
 from unit.shard.sinks.published import read
@@ -45,12 +45,12 @@ class Stage:
     def __init__(self, *, stream="D", events=100, size=10**6, spec=None):
         self.journal = journal()
         self.source = source()
-        takes = predicate(spec) if spec else None
+        selection = Selection(spec or EventFilter())
         template = SubjectTemplate("discord.{bot}.{event}", bot=BOT)
-        encoder = Encoder(template=template, takes=takes, inbox=INBOX if stream else None)
+        encoder = Encoder(template=template, selection=selection, inbox=INBOX if stream else None)
         reader = self.journal.reader(self.wake)
         window = Window(events=events, size=size)
-        self.flow = Flow(reader, encoder=encoder, window=window, inbox=INBOX, stream=stream)
+        self.flow = Flow(reader, outlet=encoder, window=window, inbox=INBOX, stream=stream)
         self.writer = Writer()
 
     def wake(self):
