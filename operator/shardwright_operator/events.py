@@ -54,6 +54,8 @@ class EventReason(StrEnum):
     """The token does not work."""
     DEGRADED = "Degraded"
     """Something asked for is not done, and what ran goes on."""
+    UNKNOWN_EVENT = "UnknownEvent"
+    """A sink's filter or `maxAge` names an event that is not known."""
     ROLLOUT_STUCK = "RolloutStuck"
     """A rollout makes no progress."""
 

@@ -33,7 +33,8 @@ from typing import Any, Final
 import msgspec
 
 from shardwright_api import names
-from shardwright_api.resources import ConditionType, RangeSpec, ShardConfig
+from shardwright_api.discord import EVENT_NAMES
+from shardwright_api.resources import ConditionType, DiscordGateway, RangeSpec, ShardConfig
 from shardwright_api.sharding import Range
 from shardwright_operator import conditions, layout, render
 from shardwright_operator.actions import Action, Announce, Apply, Batch, Create, PatchRange, WriteStatus
@@ -262,6 +263,9 @@ def _status(draft: Draft, said: tuple[Said, ...], found: Layout | None) -> list[
     return [WriteStatus(seen.gateway, status)] if status != seen.gateway.status else []
 
 
+_EVENT_WORDS: Final = frozenset({"backfill", "*"})
+"""What filters and `maxAge` take besides names of events."""
+
 _ANNOUNCED: Final = {
     (ConditionType.READY, TRUE): (EventReason.READY, False),
     (ConditionType.READY, FALSE): (EventReason.NOT_READY, True),
@@ -282,6 +286,21 @@ def _announcements(seen: GatewayObserved, said: tuple[Said, ...]) -> Iterator[Ac
             reason, warning = event
             note = f"{one.reason}: {one.message}"
             yield Announce(Announcement(GATEWAYS.kind, seen.gateway.metadata, reason, note, warning))
+    if seen.gateway.status.observed_generation != seen.gateway.metadata.generation:
+        yield from _unknown_events(seen.gateway)
+
+
+def _unknown_events(gateway: DiscordGateway) -> Iterator[Action]:
+    """Warn of event names that Discord did not have when this was built: misspelt, or newer."""
+    for sink in gateway.spec.sinks:
+        named = {*sink.events.include, *sink.events.exclude, *sink.max_age}
+        unknown = sorted(named - EVENT_NAMES - _EVENT_WORDS)
+        if unknown:
+            note = (
+                f"sinks[{sink.name}] names events that are not known: {', '.join(unknown)}. They are matched as written; "
+                "correct them in its events or maxAge if Discord did not add them lately"
+            )
+            yield Announce(Announcement(GATEWAYS.kind, gateway.metadata, EventReason.UNKNOWN_EVENT, note, warning=True))
 
 
 # --- children -----------------------------------------------------------------------------------------------------

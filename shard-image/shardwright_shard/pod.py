@@ -115,7 +115,7 @@ class Pod:
 
     @property
     def ready(self) -> bool:
-        """Whether every shard is READY or RESUMED, as the holder, and every sink takes events."""
+        """Whether every shard is READY or RESUMED, as the holder, and every blocking sink takes events."""
         return not self.why_not_ready()
 
     def why_not_ready(self) -> str:
@@ -128,8 +128,8 @@ class Pod:
         return "; ".join([*states, *filter(None, others)])
 
     def sinks_obstacle(self) -> str | None:
-        """Say which sink does not take events; None if all do."""
-        away = [f"{sink.name}: {sink.message}" for sink in self.sinks if not sink.available]
+        """Say which blocking sink does not take events; None if all do."""
+        away = [f"{sink.name}: {sink.message}" for sink in self.sinks if sink.blocking and not sink.available]
         return f"sinks not available ({'; '.join(away)})" if away else None
 
     def stop(self) -> None:

@@ -21,6 +21,8 @@ class Sink(Protocol):
     name: str
     available: bool
     """Whether events sent now would be acknowledged soon."""
+    blocking: bool
+    """Whether events wait for it. One that drops instead holds back neither cursor nor identify nor readiness."""
 
     @property
     def message(self) -> str:

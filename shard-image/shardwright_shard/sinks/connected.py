@@ -89,6 +89,7 @@ class ConnectedSink:
         self.where = ""
         """The server, for messages: set by `connect`."""
         self._overflow = around.spec.overflow
+        self.blocking = self._overflow is resources.Overflow.BLOCK
         self._dropping: DroppingIntake | None = None
         self._flow: Flow | None = None
         self._pauses = self._backoff()

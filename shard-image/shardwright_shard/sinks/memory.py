@@ -19,6 +19,7 @@ class MemorySink:
     def __init__(self, *, name: str = "memory", events: EventFilter = EventFilter()) -> None:  # noqa: B008 - frozen
         self.name = name
         self.available = True
+        self.blocking = True
         self.message = ""
         self.events: list[tuple[Source, Event]] = []
         self._takes = predicate(events)

@@ -81,6 +81,7 @@ class StdoutSink:
         self.message = AT_MOST_ONCE
         self._selection = Selection(events, max_age=max_age)
         self._overflow = overflow
+        self.blocking = overflow is Overflow.BLOCK
         self._random = random
         self._descriptor = descriptor
         self._timestamps = Timestamps()

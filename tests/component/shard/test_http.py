@@ -40,6 +40,9 @@ async def test_ready_means_every_shard_and_every_sink(open_stage, open_door):
     assert await get("/readyz") == (200, "ok\n")
     pod.sink.leave("no route")
     assert await get("/readyz") == (503, "sinks not available (memory: no route)\n")
+    pod.sink.blocking = False  # one that drops
+    assert await get("/readyz") == (200, "ok\n")
+    pod.sink.blocking = True
     pod.sink.come_back()
     assert (await get("/readyz"))[0] == 200
 

@@ -6,6 +6,7 @@ import pytest
 from shardwright_api.discord import CloseCode
 from shardwright_api.resources import (
     Compression,
+    EventFilter,
     GatewaySpec,
     GatewayStatus,
     Identify,
@@ -13,12 +14,14 @@ from shardwright_api.resources import (
     Rollout,
     Shards,
     ShardState,
+    Sink,
     StdoutSink,
     Transport,
     to_wire,
 )
-from shardwright_operator.actions import Apply, Batch, Create, PatchRange, WriteStatus
+from shardwright_operator.actions import Announce, Apply, Batch, Create, PatchRange, WriteStatus
 from shardwright_operator.asker import NOT_ASKED, Verdict
+from shardwright_operator.events import EventReason
 from shardwright_operator.keys import GatewayKey
 from shardwright_operator.kube import BUDGETS, LEASES, RANGES
 from shardwright_operator.observed import BudgetVerdict
@@ -48,6 +51,10 @@ def patches(plan):
 
 def created(plan, resource):
     return [action.body for action in flat(plan) if isinstance(action, Create) and action.resource is resource]
+
+
+def announced(plan):
+    return [action.announcement for action in flat(plan) if isinstance(action, Announce)]
 
 
 def settled(first=0, **changes):
@@ -139,6 +146,24 @@ def test_a_settled_gateway_writes_its_status_once():
     of = msgspec.structs.replace(builders.GATEWAY_OBJECT, status=write.status)
     again = builders.gateway_seen(of, ranges, pods(*ranges), children_due=False, gauges_due=False)
     assert plan_gateway(again).actions == ()
+
+
+def test_event_names_that_are_not_known_are_warned_of_once_a_generation():
+    filtered = Sink(
+        name="events",
+        stdout=StdoutSink(),
+        events=EventFilter(include=("MESSAGE_CREATE", "MESAGE_UPDATE", "backfill"), exclude=("TYPING_START",)),
+        max_age={"*": "1m", "SOON_ADDED": "3s"},
+    )
+    of = builders.gateway(sinks=(filtered,))
+    found = plan(of)
+    (said,) = [one for one in announced(found) if one.reason is EventReason.UNKNOWN_EVENT]
+    assert said.warning
+    assert "sinks[events]" in said.note
+    assert "not known: MESAGE_UPDATE, SOON_ADDED." in said.note
+    (write,) = [action for action in flat(found) if isinstance(action, WriteStatus)]
+    again = plan(msgspec.structs.replace(of, status=write.status))
+    assert not [one for one in announced(again) if one.reason is EventReason.UNKNOWN_EVENT]
 
 
 def test_a_hold_reaches_every_range():
