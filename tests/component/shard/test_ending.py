@@ -3,11 +3,11 @@
 import asyncio
 import os
 import signal
-import socket
 
 import aiohttp
 import pytest
 
+from component.ports import free_port
 from component.shard.stage import GATEWAY, now, until
 from shardwright_api.resources import MemorySink as MemorySinkSpec
 from shardwright_api.resources import Sink
@@ -181,13 +181,6 @@ class SinkWithABug(MemorySink):
     async def run(self):
         await self.strike.wait()
         raise RuntimeError("a bug in the sink")
-
-
-def free_port():
-    """Find a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def test_the_program_ends_on_sigterm(open_stage, tmp_path):

@@ -13,10 +13,10 @@ import aiohttp
 import msgspec
 import pytest
 
+from component.ports import free_port
 from component.shard import pod_process
 from component.shard.pod_process import Settings
 from component.shard.stage import INTENTS, make_simulator, until
-from component.shard.test_ending import free_port
 from shardwright_api.resources import ShardRange
 from shardwright_simulator import LoadSpec
 

@@ -9,7 +9,8 @@ from contextlib import suppress
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from component.sinks.server import Server, free_port
+from component.ports import free_port
+from component.sinks.server import Server
 
 _JAVA = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _CLUSTER = "MkU3OEVBNTcwNTJENDM2Qk"
@@ -60,7 +61,8 @@ class KafkaServer(Server):
         java = [*_JAVA, "-cp", f"{self._program}/*"]
         if not (self._folder / "data").exists():
             tool = [*java, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", path]
-            subprocess.run(tool, check=True, capture_output=True)
+            ended = subprocess.run(tool, check=False, capture_output=True, text=True)
+            assert ended.returncode == 0, ended.stdout + ended.stderr
         return [*java, "kafka.Kafka", path], None
 
     def _secured(self, folder):

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 import aio_pika
 
-from component.sinks.server import Server, free_port
+from component.ports import free_port
+from component.sinks.server import Server
 
 
 class RabbitServer(Server):

@@ -7,15 +7,10 @@ import socket
 import subprocess
 from contextlib import suppress
 
+from component.ports import free_port
 from component.sinks.waiting import until
 
 START_WITHIN = 60.0
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 class Server:
