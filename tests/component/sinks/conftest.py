@@ -7,6 +7,7 @@ import asyncio
 import pytest
 import uvloop
 
+from component.shard.conftest import book, open_stage  # noqa: F401 - fixtures
 from component.sinks import programs
 from component.sinks.nats_server import NatsServer
 

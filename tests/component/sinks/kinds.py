@@ -7,10 +7,11 @@ the clients that consumers would use. `found` turns it into what all have in com
 from __future__ import annotations
 
 import base64
-import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from random import Random
+
+import msgspec
 
 from component.sinks.http_server import HttpServer
 from component.sinks.kafka_server import KafkaServer
@@ -319,12 +320,12 @@ class HttpBatched(HttpBinary):
     mode = resources.HttpMode.BATCHED
 
     async def stored(self):
-        found = [event for _, body in await self.server.stored() for event in json.loads(body)]
+        batches = [
+            msgspec.json.decode(body, type=list[dict[str, msgspec.Raw]]) for _, body in await self.server.stored()
+        ]
+        found = [event for batch in batches for event in batch]
         return [
-            Found(
-                {name: str(value) for name, value in event.items()},
-                json.dumps(event["data"], separators=(",", ":")).encode(),
-            )
+            Found({name: str(msgspec.json.decode(value)) for name, value in event.items()}, bytes(event["data"]))
             for event in found
         ]
 

@@ -56,7 +56,9 @@ class NatsServer(Server):
             stream = client.jetstream()
             count = (await stream.stream_info(name)).state.messages
             reader = await stream.subscribe(">", stream=name, ordered_consumer=True, pending_bytes_limit=2**30)
-            return [await reader.next_msg(timeout=20) for _ in range(count)]
+            messages = [await reader.next_msg(timeout=20) for _ in range(count)]
+            await reader.unsubscribe()
+            return messages
 
     def answers(self):
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as door:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from component.shard.stage import stays
 from component.sinks.kinds import KINDS, SECRET
-from component.sinks.stage import Stage, message
+from component.sinks.stage import BOT, Stage, message
 from component.sinks.waiting import until
 from shardwright_api.resources import EventFilter, Overflow
 from shardwright_shard.journal import Event
@@ -126,18 +129,24 @@ async def test_a_server_that_is_killed_and_comes_back_loses_nothing(kind):
     print(f"{kind.name}: {len(stage.events)} events over two kills, {twice} stored twice")
 
 
-async def test_a_server_that_is_away_at_the_start_is_told_and_waited_for(kind):
+async def test_while_the_server_is_away_at_the_start_nobody_identifies(kind, open_stage):
+    """A pod of the shard program waits with its grants unspent and says for what; then everything sent is stored."""
     kind.server = kind.make_server()
-    async with Stage(kind.sink()) as stage:
-        stage.append_messages(10)
-        await stage.away(str(kind.server.port))
-        print(f"{kind.name}: {stage.sink.message}")
-        assert stage.source.acked is None
-        await kind.start()
-        await kind.prepare()
-        await stage.settled(within=60)
-        assert stage.sink.available
-    assert_kept(stage, await kind.stored())
+    stage = await open_stage(shards=2, bot={"id": BOT})
+    pod = stage.start(sink=kind.sink(), grant=2)
+    await until(lambda: pod.pod.shards and str(kind.server.port) in pod.message(), within=20)
+    print(f"{kind.name}: {pod.message()}")
+    await stays(lambda: not stage.control.identifies(), seconds=0.5)
+    await kind.start()
+    await kind.prepare()
+    await pod.ready(within=60)
+    assert len(stage.control.identifies()) == stage.status().identifies_spent == 2
+    stage.load(100)
+    await stage.sim.wait_for(lambda: not any(load.running for load in stage.control.loads()))
+    sent = Counter(entry.digest for entry in stage.control.ledger())
+    await until(lambda: pod.sink.statistics()["acknowledged"] == sent.total(), within=60)
+    await pod.stop()
+    assert Counter(sha256(found.data).digest() for found in await kind.stored()) == sent
 
 
 async def test_wrong_credentials_are_told_in_the_servers_words_and_read_again(kind, tmp_path):
