@@ -19,7 +19,7 @@ REMEMBERED = 30_000
 
 @dataclass(frozen=True)
 class Sent:
-    """An entry of the simulator's ledger. `time` in seconds since 1970."""
+    """An entry of the simulator's ledger. `time` in seconds since 1970, `sha256` of the payload in hexadecimal."""
 
     n: int
     time: float
@@ -27,6 +27,7 @@ class Sent:
     session: str
     seq: int
     t: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Stored:
     shard: int
     session: str
     seq: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Window:
     lost: list[str] = field(default_factory=list)
     told: int = 0
     twice: list[str] = field(default_factory=list)
+    altered: list[str] = field(default_factory=list)
+    """Stored with other bytes than were sent."""
     out_of_order: int = 0
     silence: float = 0.0
     """Longest time in which no event of one shard was stored."""
@@ -96,7 +100,7 @@ class Book:
             if early is None and entry.seq not in self._known[entry.session]:
                 self._open[key] = entry
             elif early is not None:
-                self._note_delay(entry, early)
+                self._match(entry, early)
 
     def stored(self, messages: Iterable[Stored]) -> None:
         """Add messages of the stream, in its order."""
@@ -115,9 +119,11 @@ class Book:
             if entry is None:
                 self._early[key] = message
             else:
-                self._note_delay(entry, message)
+                self._match(entry, message)
 
-    def _note_delay(self, entry: Sent, message: Stored) -> None:
+    def _match(self, entry: Sent, message: Stored) -> None:
+        if entry.sha256 != message.sha256:
+            self._window.altered.append(f"{entry.session}:{entry.seq} ({entry.t}, shard {entry.shard})")
         self._window.delays.append(Delay(entry.time, entry.shard, message.time - entry.time))
 
     def _note_arrival(self, message: Stored) -> None:

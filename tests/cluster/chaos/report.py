@@ -30,6 +30,9 @@ def misses(kind: Kind, measured: dict[str, Any]) -> list[str]:
         f"{window['lost_count']} events lost: {window['lost']}": window["lost_count"],
         f"{window['told']} events in a told gap, where no session had to end": window["told"] and not kind.gap,
         f"{window['twice_count']} events stored twice: {window['twice']}": window["twice_count"],
+        f"{len(window['altered'])} events stored with other bytes than were sent: {window['altered'][:5]}": window[
+            "altered"
+        ],
         f"{measured['identifies']} identifies, {kind.identifies} expected": measured["identifies"] > kind.identifies,
         f"rules of Discord's broken: {violations[:5]}": violations,
         f"two holders: {measured['two_holders']}": measured["two_holders"],

@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 import nats
@@ -77,7 +78,7 @@ def _config(max_msgs: int = -1) -> StreamConfig:
 
 
 async def _deliver(client: Any, first: int, last: int) -> list[Any]:
-    """Let the server push the headers of a stretch of the stream, both ends included."""
+    """Let the server push a stretch of the stream, both ends included."""
     found: list[Any] = []
     done = asyncio.Event()
 
@@ -95,7 +96,6 @@ async def _deliver(client: Any, first: int, last: int) -> list[Any]:
         "deliver_policy": "by_start_sequence",
         "opt_start_seq": first,
         "ack_policy": "none",
-        "headers_only": True,
         "mem_storage": True,
         "inactive_threshold": 5 * 10**9,
         "max_deliver": 1,
@@ -121,7 +121,8 @@ def _stored(message: Any) -> Stored | None:
         return None
     time = int(message.reply.split(".")[_TIME]) / _NANOSECONDS
     shard = int(headers["ce-source"].split("/")[-2])
-    return Stored(time=time, shard=shard, session=session, seq=int(seq))
+    digest = sha256(message.data).hexdigest()
+    return Stored(time=time, shard=shard, session=session, seq=int(seq), sha256=digest)
 
 
 async def _gap(client: Any, message: Any) -> Gap:

@@ -1,14 +1,16 @@
 """What the book calls lost, told, stored twice and silent."""
 
+from dataclasses import replace
+
 from chaos.book import Book, Delay, Gap, Sent, Stored
 
 
 def sent(*seqs, session="s", shard=0, t="MESSAGE_CREATE"):
-    return [Sent(n=seq, time=float(seq), shard=shard, session=session, seq=seq, t=t) for seq in seqs]
+    return [Sent(n=seq, time=float(seq), shard=shard, session=session, seq=seq, t=t, sha256=f"{seq}") for seq in seqs]
 
 
 def stored(*seqs, session="s", shard=0, late=0.5):
-    return [Stored(time=seq + late, shard=shard, session=session, seq=seq) for seq in seqs]
+    return [Stored(time=seq + late, shard=shard, session=session, seq=seq, sha256=f"{seq}") for seq in seqs]
 
 
 def closed(*steps, through=99):
@@ -22,6 +24,12 @@ def test_what_was_sent_and_stored_is_fine_in_either_order():
     window = closed(lambda b: b.stored(stored(1)), lambda b: b.sent(sent(1, 2)), lambda b: b.stored(stored(2)))
     assert (window.sent, window.received, window.lost, window.twice) == (2, 2, [], [])
     assert window.delays == [Delay(1.0, 0, 0.5), Delay(2.0, 0, 0.5)]
+
+
+def test_other_bytes_than_were_sent_are_found_in_either_order():
+    other = [replace(message, sha256="other") for message in stored(1, 2)]
+    steps = [lambda b: b.stored(other[:1]), lambda b: b.sent(sent(1, 2)), lambda b: b.stored(other[1:])]
+    assert closed(*steps).altered == ["s:1 (MESSAGE_CREATE, shard 0)", "s:2 (MESSAGE_CREATE, shard 0)"]
 
 
 def test_what_is_not_stored_is_lost():

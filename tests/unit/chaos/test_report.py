@@ -6,7 +6,7 @@ from chaos.kinds import KINDS, first
 GOOD = {
     "window": {
         "sent": 10, "received": 10, "lost": [], "lost_count": 0, "told": 0, "twice": [], "twice_count": 0,
-        "silence": 1.25, "delay_most": 1.0,
+        "altered": [], "silence": 1.25, "delay_most": 1.0,
     },
     "identifies": 0, "resumes": 4, "violations": [], "overlaps": [], "two_holders": [], "fenced": [], "heal": 2.0,
 }  # fmt: skip
@@ -25,6 +25,7 @@ def test_each_promise_is_checked():
         with_window(lost=["s:1"], lost_count=1),
         with_window(told=1),
         with_window(twice=["s:1"], twice_count=1),
+        with_window(altered=["s:1"]),
         GOOD | {"identifies": 1},
         GOOD | {"violations": ["rate: shard 0: too many"]},
         GOOD | {"two_holders": ["r: a, then b"]},
