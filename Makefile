@@ -17,7 +17,12 @@ demo: .venv/.ready  ## the whole road: a DiscordGateway on a real node, events i
 	@$(BIN)/python tests/cluster/demo.py --cluster $(CLUSTER)
 
 test: lint bed  ## everything: lint, unit, component, and cluster tests on a real node
+ifeq ($(TESTS),tests)
+	@$(BIN)/python -m pytest --numprocesses=4 --dist=worksteal tests/unit tests/component
+	@$(BIN)/python -m pytest tests/cluster
+else
 	@$(BIN)/python -m pytest $(TESTS)
+endif
 
 chaos: bed .venv/.ready  ## faults by the hundred against a running gateway; SEED=n FAULTS=200 KIND=name DOUBLE=1
 	@$(BIN)/python tests/cluster/chaos --seed $(SEED) --faults $(FAULTS) $(if $(KIND),--kind $(KIND)) $(if $(DOUBLE),--double)

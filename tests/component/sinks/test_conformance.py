@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,10 @@ from shardwright_shard.sinks.memory import MemorySink
 pytestmark = pytest.mark.timeout(240)
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+NAME = attrgetter("name")
+
+
+@pytest.fixture(params=KINDS, ids=NAME)
 def kind(request, tmp_path):
     program = request.getfixturevalue(f"{request.param.name}_program") if request.param.needs_program else None
     made = request.param(program, tmp_path)
@@ -267,9 +271,8 @@ async def test_what_is_too_old_is_counted_and_not_sent(kind):
     assert [found.attributes["seq"] for found in await kind.stored()] == ["6"]
 
 
+@pytest.mark.parametrize("kind", [each for each in KINDS if each.missing_words], indirect=True, ids=NAME)
 async def test_what_is_missing_is_named_and_used_once_it_is_there(kind):
-    if not kind.missing_words:
-        pytest.skip("nothing has to be made first")
     await kind.start()
     async with Stage(kind.sink()) as stage:
         stage.append_messages(10)
