@@ -122,7 +122,7 @@ def live(sim):
 @pytest.mark.parametrize("name", CLIENTS)
 async def test_a_foreign_client_gets_every_event_and_resumes(name):
     bot = BotConfig(guilds=8, shards=SHARDS, max_concurrency=1)
-    async with Simulator(bots=[bot], options=Options(heartbeat_interval=2)) as sim, started(name, sim) as client:
+    async with Simulator(bots=[bot], options=Options(heartbeat_interval=5)) as sim, started(name, sim) as client:
         await sim.wait_for(lambda: live(sim), within=60)
         await client.has(await load(sim))
         for number, action in enumerate(("reconnect", "abort"), start=1):
